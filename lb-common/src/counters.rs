@@ -1,0 +1,84 @@
+//! What the kernel planes count: one enum for verdicts and drop reasons, shared by the data path, the API,
+//! the metrics and the docs.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident = $index:literal, $word:literal;)*) => {
+        /// One counter of the per-CPU counter map; the value is its index there. Values are never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])+ $name = $index,)* }
+
+        impl Counter {
+            /// Every counter, in index order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The word for it in the API, the metrics and the docs.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// What it counts, in a sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames that a program saw.
+    Received = 0, "received";
+    /// Frames that were not for a service and left untouched.
+    Passed = 1, "passed";
+    /// Frames of clients that went to a backend.
+    Forwarded = 2, "forwarded";
+    /// Replies that went back to a client.
+    Replied = 3, "replied";
+    /// The packet's headers contradict each other or the frame's length.
+    Malformed = 4, "malformed";
+    /// A fragment for a VIP: it carries no ports, or its successors will not.
+    Fragment = 5, "fragment";
+    /// IPv4 options or IPv6 extension headers on a packet for a VIP.
+    Options = 6, "options";
+    /// TTL or hop limit is used up.
+    TtlExceeded = 7, "ttl_exceeded";
+    /// A set of TCP flags that no stack sends (SYN+FIN, SYN+RST, none at all).
+    TcpFlags = 8, "tcp_flags";
+    /// The pool has no backend that takes new flows.
+    NoBackend = 9, "no_backend";
+    /// The neighbour of the backend or of the client is not resolved.
+    NoNeighbour = 10, "no_neighbour";
+    /// A new flow could not be remembered while its slot was settling.
+    Settling = 11, "settling";
+    /// A map that must hold an entry does not: the controller has not finished, or the maps are damaged.
+    Inconsistent = 12, "inconsistent";
+    /// The kernel refused to change the packet (checksum helper, writable head).
+    Rewrite = 13, "rewrite";
+}
+
+impl Counter {
+    /// Whether it counts dropped packets.
+    pub const fn is_drop(self) -> bool {
+        self as u32 >= Self::Malformed as u32
+    }
+}
+
+/// One entry of the per-CPU traffic maps, per service and per backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Traffic {
+    /// Packets from clients that were forwarded.
+    pub packets: u64,
+    /// Their bytes, from the link header on.
+    pub bytes: u64,
+    /// SYNs among them.
+    pub new_flows: u64,
+    /// Packets from clients that were dropped.
+    pub drops: u64,
+    /// Replies that went back.
+    pub reply_packets: u64,
+    /// Their bytes, from the link header on.
+    pub reply_bytes: u64,
+}

@@ -1,0 +1,27 @@
+//! What the kernel programs and the controller both read: map keys and values, ids, names, and the
+//! little arithmetic that both sides must do alike.
+//!
+//! Nothing else belongs here. Every type is plain bytes without implicit padding (proven by zerocopy's
+//! derives, frozen by `tests/layout.rs`), because pinned maps outlive the build that made them. No `bool`,
+//! `Option` or enum crosses the boundary: those have invalid bit patterns.
+#![no_std]
+
+pub mod address;
+pub mod backend;
+pub mod counters;
+pub mod flow;
+pub mod hash;
+pub mod limits;
+pub mod names;
+#[cfg(feature = "user")]
+mod pod;
+pub mod service;
+pub mod slot;
+pub mod ticks;
+
+pub use address::{Address, Mac, Port, SocketKey};
+pub use backend::{Backend, BackendId, NextHop};
+pub use counters::{Counter, Traffic};
+pub use flow::{Flow, FlowKey, HalfOpen};
+pub use service::{Endpoint, Service, ServiceId};
+pub use slot::Slot;

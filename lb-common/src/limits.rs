@@ -1,0 +1,20 @@
+//! Capacities of the kernel maps.
+
+/// Services (listen addresses) and VIP markers together.
+pub const SERVICES: u32 = 16 * 1024;
+/// Backends, over all pools and generations in use: one index each, index 0 unused.
+pub const BACKENDS: u32 = 256 * 1024;
+/// Maglev tables: one a pool, address family and protocol in use.
+pub const TABLES: u32 = 4096;
+/// Slots of the largest table that `table_size` may ask for: a prime.
+pub const MAX_TABLE_SIZE: u32 = 655_373;
+/// Addresses of the host itself.
+pub const LOCAL_ADDRESSES: u32 = 4096;
+/// Routes and neighbours mirrored for replies; beyond, the kernel's FIB is asked.
+pub const ROUTES: u32 = 64 * 1024;
+/// Neighbours that the data path waits for.
+pub const WANTED: u32 = 1024;
+/// Half-open flows; tracked flows are configured (`kernel.flows`).
+pub const HALF_OPEN: u32 = 256 * 1024;
+/// Tracked flows where the config is silent.
+pub const FLOWS: u32 = 1_000_000;

@@ -1,0 +1,53 @@
+//! Names of programs, maps and pins: as declared in lb-ebpf's binary, as files under `bpf_dir`.
+
+/// The XDP program.
+pub const PROGRAM_XDP: &str = "sluice_xdp";
+/// The tc program.
+pub const PROGRAM_TC: &str = "sluice_tc";
+
+/// `SocketKey` (VIP) -> `Service`. Written by the controller.
+pub const MAP_SERVICES: &str = "SERVICES";
+/// `SocketKey` (backend) -> `Endpoint`. Written by the controller.
+pub const MAP_ENDPOINTS: &str = "ENDPOINTS";
+/// Index -> `Backend`. Written by the controller.
+pub const MAP_BACKENDS: &str = "BACKENDS";
+/// Table -> array of `Slot`. Inner maps swapped by the controller.
+pub const MAP_TABLES: &str = "TABLES";
+/// Table -> array of `u32` ticks: when a packet of an old flow was last seen. Written by the programs.
+pub const MAP_OLD_SEEN: &str = "OLD_SEEN";
+/// `FlowKey` -> `HalfOpen`. Written by the programs; expired entries deleted by the controller.
+pub const MAP_HALF_OPEN: &str = "HALF_OPEN";
+/// `FlowKey` -> `Flow`. Written by the programs; expired entries deleted by the controller.
+pub const MAP_FLOWS: &str = "FLOWS";
+/// `Address` -> 1: the host's own addresses. Written by the controller.
+pub const MAP_LOCAL: &str = "LOCAL";
+/// Prefix -> `NextHop`: mirrored routes and neighbours, for replies. Written by the controller.
+pub const MAP_ROUTES: &str = "ROUTES";
+/// `Address` -> interface index: neighbours that a reply waited for. Written by the programs, emptied by the controller.
+pub const MAP_WANTED: &str = "WANTED";
+/// `Counter` -> per-CPU `u64`.
+pub const MAP_COUNTERS: &str = "COUNTERS";
+/// Service index -> per-CPU `Traffic`.
+pub const MAP_SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
+/// Backend index -> per-CPU `Traffic`.
+pub const MAP_BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// 0 -> `[u64; 2]`: the hash seed in force, kept so that a new daemon adopts it.
+pub const MAP_SEED: &str = "SEED";
+
+/// Every map, in the order in which it is pinned.
+pub const MAPS: &[&str] = &[
+    MAP_SERVICES,
+    MAP_ENDPOINTS,
+    MAP_BACKENDS,
+    MAP_TABLES,
+    MAP_OLD_SEEN,
+    MAP_HALF_OPEN,
+    MAP_FLOWS,
+    MAP_LOCAL,
+    MAP_ROUTES,
+    MAP_WANTED,
+    MAP_COUNTERS,
+    MAP_SERVICE_TRAFFIC,
+    MAP_BACKEND_TRAFFIC,
+    MAP_SEED,
+];

@@ -1,0 +1,109 @@
+//! Services as the kernel planes see them.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::address::SocketKey;
+use crate::backend::BackendId;
+
+/// A service's place in the traffic map with its generation: 16 bits each. Flow keys hold the whole id, so
+/// entries of a removed service are never taken for another's.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(transparent)]
+pub struct ServiceId(pub u32);
+
+impl ServiceId {
+    /// `index` below 2^16, `generation` taken modulo 2^16.
+    pub const fn new(index: u32, generation: u32) -> Self {
+        Self((index & 0xffff) | (generation << 16))
+    }
+
+    /// The index into the traffic map.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0 & 0xffff
+    }
+
+    /// Which incarnation of the index this names.
+    pub const fn generation(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
+/// [`Service::flags`]: hash the client's address alone (`affinity = "source"`).
+pub const SOURCE_AFFINITY: u32 = 1;
+/// [`Service::flags`]: this entry only marks its address as a VIP; it forwards nothing.
+pub const VIP_MARKER: u32 = 2;
+
+/// One entry of the service map.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Service {
+    /// Index and generation.
+    pub id: ServiceId,
+    /// Which Maglev table (index into the map of tables).
+    pub table: u32,
+    /// Slots of that table.
+    pub slots: u32,
+    /// [`SOURCE_AFFINITY`], [`VIP_MARKER`].
+    pub flags: u32,
+    /// Idle time-out of an established flow in ticks (`timeouts.established`).
+    pub established: u32,
+    /// Time-out of a closing flow in ticks (`timeouts.closing`).
+    pub closing: u32,
+    /// Time-out of a half-open flow in ticks (`timeouts.half_open`).
+    pub half_open: u32,
+}
+
+/// One entry of the endpoint map: which service a backend's replies belong to.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Endpoint {
+    /// What clients connect to: the source that a reply must carry.
+    pub vip: SocketKey,
+    /// The backend that listens on this endpoint.
+    pub backend: BackendId,
+    /// The rules that forward to it, run backwards for a reply.
+    pub service: Service,
+}

@@ -1,0 +1,3 @@
+//! The one task that owns desired and applied state.
+
+pub mod request;

@@ -1,0 +1,143 @@
+//! What the outside may ask of the controller: the API, the signals, the command line.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::problem::Problem;
+use crate::model::status::{Explanation, Status};
+
+/// Why a request was refused. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Names the pool and those that exist.
+    #[error("pool {0:?} does not exist (hint: the pools are {1})")]
+    NoSuchPool(String, String),
+    /// Names the pool and the backend.
+    #[error("pool {0:?} has no backend {1}")]
+    NoSuchBackend(String, SocketAddr),
+    /// Names the service and those that exist.
+    #[error("service {0:?} does not exist (hint: the services are {1})")]
+    NoSuchService(String, String),
+    /// A value that the pool cannot take.
+    #[error("{0}")]
+    Invalid(String),
+    /// The new config is bad; the old one stays in force.
+    #[error("the config has {} problem(s); the old one stays in force", .0.len())]
+    ConfigInvalid(Vec<Problem>),
+    /// A data plane could not do it.
+    #[error(transparent)]
+    Plane(#[from] crate::data_plane::PlaneError),
+    /// The controller has stopped.
+    #[error("the daemon is stopping")]
+    Stopped,
+}
+
+/// A change to one backend of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendChange {
+    /// Adds it, or sets the weight of one that is there.
+    Put {
+        /// 0 to 65535.
+        weight: u16,
+    },
+    /// Takes it from the pool; old flows stay until they end or the drain time-out passes.
+    Remove {
+        /// Cuts old flows at once.
+        now: bool,
+    },
+    /// No new flows; old ones are cut when the drain time-out passes.
+    Drain,
+    /// Takes a drain back.
+    Undrain,
+    /// Sets its weight; 0: no new flows, no deadline.
+    Weight {
+        /// 0 to 65535.
+        weight: u16,
+    },
+}
+
+/// What reload did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Reloaded {
+    /// One line a change, in words; empty: the file changed nothing.
+    pub changes: Vec<String>,
+}
+
+/// Where the answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
+
+/// One request.
+#[derive(Debug)]
+pub enum Request {
+    /// Reads the config file again and puts it in force.
+    Reload(Reply<Reloaded>),
+    /// Changes one backend of a pool.
+    Backend {
+        /// Its pool.
+        pool: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What to do.
+        change: BackendChange,
+        /// Answered when the planes have confirmed it.
+        reply: Reply<()>,
+    },
+    /// The status document, read now.
+    Status(Reply<Arc<Status>>),
+    /// Which backend a client's flow to a service goes to, and why.
+    Explain {
+        /// Address and port.
+        client: SocketAddr,
+        /// Service name, or one of its listen addresses.
+        service: String,
+        /// The answer.
+        reply: Reply<Explanation>,
+    },
+}
+
+/// The controller as others see it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// A handle and the controller's end.
+    pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(capacity);
+        (Self { requests }, receiver)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| RequestError::Stopped)?;
+        answer.await.map_err(|_| RequestError::Stopped)?
+    }
+
+    /// See [`Request::Reload`].
+    pub async fn reload(&self) -> Result<Reloaded, RequestError> {
+        self.ask(Request::Reload).await
+    }
+
+    /// See [`Request::Backend`].
+    pub async fn backend(
+        &self,
+        pool: String,
+        address: SocketAddr,
+        change: BackendChange,
+    ) -> Result<(), RequestError> {
+        self.ask(|reply| Request::Backend { pool, address, change, reply }).await
+    }
+
+    /// See [`Request::Status`].
+    pub async fn status(&self) -> Result<Arc<Status>, RequestError> {
+        self.ask(Request::Status).await
+    }
+
+    /// See [`Request::Explain`].
+    pub async fn explain(&self, client: SocketAddr, service: String) -> Result<Explanation, RequestError> {
+        self.ask(|reply| Request::Explain { client, service, reply }).await
+    }
+}

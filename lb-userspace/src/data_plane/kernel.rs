@@ -1,0 +1,123 @@
+//! The kernel planes' state: exactly what stands in the maps that the controller writes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use lb_common::{Address, Backend, BackendId, Counter, Endpoint, NextHop, Service, Slot, SocketKey, Traffic};
+
+use super::PlaneError;
+
+/// A destination prefix of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// Host bits are zero.
+    pub address: IpAddr,
+    /// 0..=32 or 0..=128.
+    pub length: u8,
+}
+
+/// What stands, or should stand, in the maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelState {
+    /// By index of the id. An entry with `id == NONE` retires the index's last id.
+    pub backends: BTreeMap<u32, Backend>,
+    /// By table number.
+    pub tables: BTreeMap<u32, Vec<Slot>>,
+    /// VIPs, markers included.
+    pub services: BTreeMap<SocketKey, Service>,
+    /// Backends' endpoints.
+    pub endpoints: BTreeMap<SocketKey, Endpoint>,
+    /// The host's own addresses.
+    pub local: BTreeSet<Address>,
+    /// Next hops for replies.
+    pub routes: BTreeMap<Prefix, NextHop>,
+}
+
+/// One step. `plan` orders them so that after each the maps are valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant's line names its fields")]
+pub enum KernelAction {
+    /// Writes one backend entry.
+    PutBackend { index: u32, backend: Backend },
+    /// Puts a new inner map with these slots in place of the table's old one, in one update; creates the
+    /// table's `old_seen` where it is missing. Returns after the grace period: no packet reads the old map.
+    SwapTable { table: u32, slots: Vec<Slot> },
+    /// Empties a table's place.
+    DropTable { table: u32 },
+    /// Writes one service entry.
+    PutService { key: SocketKey, service: Service },
+    /// Deletes one service entry.
+    RemoveService { key: SocketKey },
+    /// Writes one endpoint entry.
+    PutEndpoint { key: SocketKey, endpoint: Endpoint },
+    /// Deletes one endpoint entry.
+    RemoveEndpoint { key: SocketKey },
+    /// Adds an address of the host.
+    PutLocal { address: Address },
+    /// Removes an address of the host.
+    RemoveLocal { address: Address },
+    /// Writes one route.
+    PutRoute { prefix: Prefix, hop: NextHop },
+    /// Deletes one route.
+    RemoveRoute { prefix: Prefix },
+}
+
+/// What a sweep of the flow tables found alive after it deleted what had expired.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Backends that entries of a slot still name, by table and slot.
+    pub slots: HashMap<(u32, u32), BTreeSet<BackendId>>,
+    /// Live flow entries (proven half-open ones included) by backend.
+    pub by_backend: HashMap<BackendId, u64>,
+    /// Live flow entries by service index.
+    pub by_service: HashMap<u32, u64>,
+    /// Live entries of the half-open table.
+    pub half_open: u64,
+    /// Live entries of the flow table.
+    pub flows: u64,
+    /// Entries deleted.
+    pub deleted: u64,
+}
+
+/// Sums over all CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// By counter.
+    pub counters: BTreeMap<Counter, u64>,
+    /// By service index; only indexes that were asked for.
+    pub services: BTreeMap<u32, Traffic>,
+    /// By backend index; only indexes that were asked for.
+    pub backends: BTreeMap<u32, Traffic>,
+}
+
+/// An entry of the flow tables, for `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackedFlow {
+    /// In the half-open table.
+    HalfOpen(lb_common::HalfOpen),
+    /// In the flow table.
+    Flow(lb_common::Flow),
+}
+
+/// The kernel planes' maps. Calls block (a table swap waits for an RCU grace period of up to some 30 ms):
+/// the controller makes them off the reactor.
+pub trait KernelTables: Send {
+    /// Does one step.
+    fn apply(&mut self, action: &KernelAction) -> Result<(), PlaneError>;
+    /// Reads everything back that `apply` can write: for adoption and audit.
+    fn read_back(&mut self) -> Result<KernelState, PlaneError>;
+    /// When a packet of an old flow was last seen, in ticks, by slot; 0: never.
+    fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError>;
+    /// Deletes expired entries of the flow tables (`half_open` before `flows`) and reports what is left.
+    fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError>;
+    /// Sums of the per-CPU counters, for these service and backend indexes.
+    fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError>;
+    /// Zeroes the traffic of an index that is about to be given out again.
+    fn clear_traffic(&mut self, service: Option<u32>, backend: Option<u32>) -> Result<(), PlaneError>;
+    /// Takes out the neighbours that replies waited for.
+    fn take_wanted(&mut self) -> Result<Vec<(IpAddr, u32)>, PlaneError>;
+    /// The entry of one flow.
+    fn flow(&mut self, key: &lb_common::FlowKey) -> Result<Option<TrackedFlow>, PlaneError>;
+    /// Now, in ticks of the programs' clock.
+    fn now(&self) -> u32;
+}

@@ -1,0 +1,76 @@
+//! The proxy plane's state: which services it accepts, and where their connections may go.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::model::{Affinity, Member, Scheduler};
+
+use super::PlaneError;
+
+/// What the proxy serves, or should serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyState {
+    /// By listen address.
+    pub services: BTreeMap<SocketAddr, ProxyService>,
+}
+
+/// One listen address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyService {
+    /// The service's name, for logs and counters.
+    pub name: String,
+    /// The pool's name.
+    pub pool: String,
+    /// How a backend is chosen.
+    pub scheduler: Scheduler,
+    /// What a client's backend depends on.
+    pub affinity: Affinity,
+    /// Slots of the Maglev table.
+    pub table_size: u32,
+    /// Every backend that is or was in the pool; connections of one that is missing here, or that does not
+    /// keep its flows, are reset.
+    pub members: Vec<Member>,
+    /// Of connecting to a backend.
+    pub connect_timeout: Duration,
+    /// Without a byte in either direction.
+    pub idle_timeout: Duration,
+    /// After one direction was closed, without a byte in the other.
+    pub closing_timeout: Duration,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant's line names its fields")]
+pub enum ProxyAction {
+    /// Starts to accept.
+    Listen { listen: SocketAddr, service: ProxyService },
+    /// Changes what new connections do, and cuts what has to be cut; open connections of other backends and
+    /// the listener are not touched.
+    Update { listen: SocketAddr, service: ProxyService },
+    /// Stops accepting. Open connections stay until `drain`, then they are reset.
+    Close { listen: SocketAddr, drain: Duration },
+}
+
+/// What the proxy counted for a listen address or one of its backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyTraffic {
+    /// Open now.
+    pub connections: u64,
+    /// Accepted (service) or opened (backend).
+    pub new_connections: u64,
+    /// From clients.
+    pub bytes: u64,
+    /// To clients.
+    pub reply_bytes: u64,
+    /// Connections that found no backend, or that could not be opened.
+    pub failures: u64,
+}
+
+/// The proxy plane.
+pub trait ProxyPlane: Send {
+    /// Does one step. Binding a listener is part of it, so errors such as an address in use are reported here.
+    fn apply(&mut self, action: &ProxyAction) -> Result<(), PlaneError>;
+    /// Counters by listen address, and within it by backend.
+    fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>;
+}

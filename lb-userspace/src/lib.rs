@@ -1,0 +1,12 @@
+//! Sluice's userspace: the controller, the splice proxy, the API and the command line.
+//!
+//! Layers, arrows never point back:
+//! `model <- config, network, health, maglev <- controller <- data plane implementations (kernel, proxy)
+//! <- admin, supervisor <- cli`. The vocabulary that controller and planes share is in [`data_plane`].
+
+pub mod config;
+pub mod controller;
+pub mod data_plane;
+pub mod health;
+pub mod model;
+pub mod network;

@@ -1,0 +1,249 @@
+//! Services, pools and backends as the controller thinks of them: checked, with defaults filled in.
+
+pub mod status;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One virtual IP, port and protocol that clients connect to (or several addresses of the same service).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique among services.
+    pub name: String,
+    /// Where clients connect; never empty, no duplicates.
+    pub listen: Vec<SocketAddr>,
+    /// The transport.
+    pub protocol: Protocol,
+    /// Name of an existing pool.
+    pub pool: String,
+    /// How packets reach a backend.
+    pub forward: Forward,
+    /// What happens where the kernel planes cannot serve it.
+    pub fallback: Fallback,
+    /// Who owns the VIP on the wire.
+    pub announce: Announce,
+    /// What a client's backend depends on.
+    pub affinity: Affinity,
+    /// How long a failed backend keeps its old flows.
+    pub down_grace: Grace,
+    /// Idle time-outs.
+    pub timeouts: Timeouts,
+}
+
+/// A transport protocol. (UDP comes with the data path issue.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lb_common::address::TCP,
+        }
+    }
+}
+
+/// How a service's packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// The best that works here: nat where replies return through this host, else proxy.
+    Auto,
+    /// Destination NAT in the kernel planes; replies are translated on their way back.
+    Nat,
+    /// The splice proxy.
+    Proxy,
+}
+
+/// What happens to a service that the kernel planes cannot serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// The proxy plane takes it.
+    Proxy,
+    /// The daemon refuses to start, or to reload.
+    Refuse,
+}
+
+/// Who owns the VIP on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Announce {
+    /// Already local: leave it; proxy plane and not local: `Address`; else `None`.
+    Auto,
+    /// The daemon puts the VIP on an interface and takes it off again.
+    Address,
+    /// A router sends the VIP here.
+    None,
+}
+
+/// What a client's backend depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// Source address and port.
+    None,
+    /// Source address alone.
+    Source,
+}
+
+/// How long a failed backend keeps its old flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// So long; zero moves them at once.
+    For(Duration),
+    /// Until they end.
+    Forever,
+}
+
+/// Idle time-outs of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Of an established flow (`T` of the slot rules) or proxy connection.
+    pub established: Duration,
+    /// Of a flow after a FIN or RST.
+    pub closing: Duration,
+    /// Of a flow whose handshake is not complete; the proxy's connect time-out.
+    pub half_open: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            established: Duration::from_secs(3600),
+            closing: Duration::from_secs(120),
+            half_open: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A named set of backends with one scheduler and one health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among pools.
+    pub name: String,
+    /// How a backend is chosen for a new flow.
+    pub scheduler: Scheduler,
+    /// Slots of its Maglev tables: a prime, at least the number of backends of positive weight.
+    pub table_size: u32,
+    /// How backends are checked.
+    pub health: Health,
+    /// In config order; addresses are unique within the pool.
+    pub backends: Vec<Backend>,
+}
+
+/// How a backend is chosen for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduler {
+    /// Consistent hashing (Eisenbud et al., "Maglev", NSDI 2016); all planes.
+    Maglev,
+    /// In turn, by weight; proxy plane only.
+    RoundRobin,
+}
+
+impl Scheduler {
+    /// Whether the kernel planes have it.
+    pub const fn in_kernel(self) -> bool {
+        matches!(self, Self::Maglev)
+    }
+}
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked.
+    pub check: Check,
+    /// Between the starts of two checks of a backend.
+    pub interval: Duration,
+    /// Of one check; at most `interval`.
+    pub timeout: Duration,
+    /// Consecutive successes that bring a backend up; at least 1.
+    pub rise: u32,
+    /// Consecutive failures that take it down; at least 1.
+    pub fall: u32,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing: backends count as up.
+    None,
+    /// That a TCP connection is accepted.
+    Tcp,
+    /// That `GET path` over HTTP/1.1 is answered with a 2xx or 3xx status.
+    Http {
+        /// Begins with `/`.
+        path: String,
+    },
+}
+
+/// One address:port that serves a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Share of new flows; 0: none, old ones stay.
+    pub weight: u16,
+    /// Used only while no other backend is up.
+    pub backup: bool,
+}
+
+/// The state of a backend; the reason is always kept beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// Takes new flows.
+    Up,
+    /// Failed its health check.
+    Down,
+    /// Takes no new flows, keeps old ones until they end or the deadline passes.
+    Draining,
+    /// Taken out by an operator (weight 0), no deadline.
+    Maintenance,
+    /// Not judged yet.
+    Starting,
+}
+
+/// What a data plane needs to know of one backend of a pool: the outcome of config, operator and health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Effective weight; 0: no new flows.
+    pub weight: u32,
+    /// Whether old flows may stay; `false`: they are cut (moved in the kernel planes, reset in the proxy).
+    pub keeps: bool,
+}
+
+/// The plane that forwards a service's traffic, or that an interface has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Plane {
+    /// Native XDP.
+    Xdp,
+    /// Generic XDP.
+    XdpGeneric,
+    /// tcx, or clsact where tcx is missing.
+    Tc,
+    /// The splice proxy.
+    Proxy,
+}
+
+impl fmt::Display for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tc => "tc",
+            Self::Proxy => "proxy",
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! The status document: `sluice status --json` and `GET /api/v1/status` are this, and nothing else is.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Plane;
+
+/// The whole document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Phase of the process: `starting`, `ready`, `draining`, `stopping`.
+    pub phase: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Planes by interface, and why the better one was not chosen.
+    pub planes: Vec<InterfacePlane>,
+    /// In config order.
+    pub services: Vec<ServiceStatus>,
+    /// In config order.
+    pub pools: Vec<PoolStatus>,
+    /// Kernel planes: packets dropped by reason, all reasons listed.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// The plane of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfacePlane {
+    /// Its name.
+    pub interface: String,
+    /// What is attached there; null: nothing.
+    pub plane: Option<Plane>,
+    /// Why this one, and not a better one.
+    pub reason: String,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// As in the config.
+    pub name: String,
+    /// As in the config.
+    pub listen: Vec<SocketAddr>,
+    /// `tcp`.
+    pub protocol: String,
+    /// What is in force: `nat` or `proxy`.
+    pub forward: String,
+    /// The plane that serves it; null while none does.
+    pub plane: Option<Plane>,
+    /// Why this plane.
+    pub reason: String,
+    /// As in the config.
+    pub pool: String,
+    /// Kernel planes: tracked entries; proxy: open connections.
+    pub flows: u64,
+    /// SYNs forwarded; proxy: connections accepted.
+    pub new_flows: u64,
+    /// From clients.
+    pub packets: Option<u64>,
+    /// From clients.
+    pub bytes: u64,
+    /// Packets dropped; proxy: connections that found no backend.
+    pub drops: u64,
+    /// Packets a second over the last 10 s; null on the proxy plane.
+    pub rate: Option<f64>,
+}
+
+/// One pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// As in the config.
+    pub name: String,
+    /// As in the config.
+    pub scheduler: String,
+    /// As in the config.
+    pub table_size: u32,
+    /// In config order, then those added at run time.
+    pub backends: Vec<BackendStatus>,
+    /// Removed backends whose old flows may still run.
+    pub leaving: Vec<Leaving>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// As configured or set at run time.
+    pub weight: u16,
+    /// After health, drain and backup rules.
+    pub effective_weight: u32,
+    /// `up`, `down`, `draining`, `maintenance`, `starting`.
+    pub state: String,
+    /// Why.
+    pub reason: String,
+    /// Slots whose current backend it is, over the pool's tables.
+    pub slots: u64,
+    /// `slots` over all slots of its tables, 0 to 1.
+    pub share: f64,
+    /// Kernel planes: tracked entries; proxy: open connections.
+    pub flows: u64,
+    /// SYNs forwarded; proxy: connections opened.
+    pub new_flows: u64,
+    /// From clients; null on the proxy plane.
+    pub packets: Option<u64>,
+    /// From clients.
+    pub bytes: u64,
+    /// The last health check; null before the first and with `check = "none"`.
+    pub last_check: Option<LastCheck>,
+}
+
+/// The outcome of one health check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastCheck {
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// Milliseconds.
+    pub took_ms: f64,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// A removed backend whose old flows may still run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// RFC 3339, UTC.
+    pub until: String,
+}
+
+/// The answer of `sluice explain` and `GET /api/v1/explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// As asked.
+    pub client: SocketAddr,
+    /// As asked.
+    pub service: String,
+    /// The listen address that was taken.
+    pub listen: SocketAddr,
+    /// The plane that serves it.
+    pub plane: Plane,
+    /// The flow hash; null where the scheduler does not hash.
+    pub hash: Option<u32>,
+    /// The slot of the hash.
+    pub slot: Option<u32>,
+    /// The slot's current backend.
+    pub current: Option<SocketAddr>,
+    /// The slot's fallback, where it differs.
+    pub fallback: Option<SocketAddr>,
+    /// Whether the slot is within a change.
+    pub tracked: bool,
+    /// Whether an entry of this very flow decides.
+    pub flow: Option<String>,
+    /// Where a packet of this flow goes now; null: nowhere.
+    pub backend: Option<SocketAddr>,
+    /// In a sentence.
+    pub why: String,
+}
