@@ -48,12 +48,26 @@ pub struct HalfOpen {
     pub isn: u32,
     /// The last two initial sequence numbers that the backend answered with.
     pub server_isn: [u32; 2],
-    /// How many of `server_isn` are set: 0, 1 or 2.
+    /// How many were recorded so far; the last two of them are in `server_isn`.
     pub recorded: u32,
     /// In ticks.
     pub expires: u32,
     /// 1: the handshake was completed while the flow table was full; counts as a flow and lives as long.
     pub proven: u32,
+}
+
+impl HalfOpen {
+    /// Remembers an initial sequence number of the backend beside the last one.
+    pub fn record_server(&mut self, isn: u32) {
+        let known = self.server_isn.iter().take(self.recorded as usize).any(|seen| *seen == isn);
+        if !known {
+            let place = (self.recorded & 1) as usize;
+            if let Some(slot) = self.server_isn.get_mut(place) {
+                *slot = isn;
+            }
+            self.recorded = self.recorded.wrapping_add(1).max(1);
+        }
+    }
 }
 
 /// A flow whose handshake was seen.

@@ -3,7 +3,7 @@
 /// Services (listen addresses) and VIP markers together.
 pub const SERVICES: u32 = 16 * 1024;
 /// Backends, over all pools and generations in use: one index each, index 0 unused.
-pub const BACKENDS: u32 = 256 * 1024;
+pub const BACKENDS: u32 = 32 * 1024;
 /// Maglev tables: one a pool, address family and protocol in use.
 pub const TABLES: u32 = 4096;
 /// Slots of the largest table that `table_size` may ask for: a prime.

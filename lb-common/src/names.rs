@@ -4,6 +4,10 @@
 pub const PROGRAM_XDP: &str = "sluice_xdp";
 /// The tc program.
 pub const PROGRAM_TC: &str = "sluice_tc";
+/// An XDP program that passes everything: a veth that receives redirected frames needs one on its peer.
+pub const PROGRAM_PASS: &str = "sluice_pass";
+/// The read-only global that holds the flow hash's secret while a program runs.
+pub const GLOBAL_SEED: &str = "SEED_KEY";
 
 /// `SocketKey` (VIP) -> `Service`. Written by the controller.
 pub const MAP_SERVICES: &str = "SERVICES";

@@ -1,1 +1,32 @@
-//! stub
+//! The data path: what becomes of one frame.
+//!
+//! A pure library. [`process`] is generic over [`packet::Packet`] (a frame) and [`tables::Tables`] (every
+//! look-up and insert), so the code that the verifier accepts is the code that the host tests run.
+//!
+//! The walk:
+//! 1. Ethernet and at most one 802.1Q tag; anything but IPv4 and IPv6 passes.
+//! 2. [`family`]: addresses, where the ports are, and what stands in the way of translating.
+//! 3. The service look-up. Not a service: perhaps a reply of a backend ([`reply`]), else it passes untouched.
+//! 4. [`segment`]: the TCP header must make sense.
+//! 5. [`select`]: Maglev slot, and the flow tables where the slot is within a change.
+//! 6. [`nat`]: addresses, ports, checksums, TTL, MAC addresses.
+#![no_std]
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
+pub mod checksum;
+pub mod family;
+pub mod headers;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod nat;
+pub mod packet;
+pub mod reply;
+pub mod segment;
+pub mod select;
+pub mod tables;
+pub mod verdict;
+pub mod walk;
+
+pub use verdict::Verdict;
+pub use walk::process;

@@ -1,1 +1,3 @@
-//! stub
+//! Privileged tests of Sluice, and what they are built from.
+
+pub mod object;

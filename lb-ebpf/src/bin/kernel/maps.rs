@@ -1,0 +1,96 @@
+//! Every map: who writes it, who reads it, what happens when it is full. Names as in `lb_common::names`.
+#![expect(unsafe_code, reason = "map values are reached by pointer")]
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::btf_maps;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use lb_common::hash::Seed;
+use lb_common::{
+    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
+    limits,
+};
+
+/// The flow hash's secret, constant for the verifier; patched by the loader.
+#[unsafe(no_mangle)]
+pub static SEED_KEY: Global<Seed> = Global::new([0, 0]);
+
+/// VIP -> service. Written by the controller, read per packet.
+#[map]
+pub static SERVICES: HashMap<SocketKey, Service> = HashMap::with_max_entries(limits::SERVICES, 0);
+
+/// Backend's endpoint -> service of its replies. Written by the controller, read per packet that is for no VIP.
+#[map]
+pub static ENDPOINTS: HashMap<SocketKey, Endpoint> = HashMap::with_max_entries(limits::BACKENDS, 0);
+
+/// Backend index -> backend. Written by the controller.
+#[map]
+pub static BACKENDS: Array<Backend> = Array::with_max_entries(limits::BACKENDS, 0);
+
+/// `BPF_F_MMAPABLE | BPF_F_INNER_MAP` (linux/bpf.h): filled through memory; inner maps differ in size.
+const INNER: usize = 1 << 10 | 1 << 12;
+
+/// Table -> slots. Inner maps are built aside by the controller and swapped in one update.
+#[btf_map]
+pub static TABLES: btf_maps::ArrayOfMaps<btf_maps::Array<Slot, 65537, INNER>, { limits::TABLES as usize }> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Table -> ticks by slot: when a packet of an old flow was last seen. Written per packet of such flows, read
+/// by the controller. Survives table swaps.
+#[btf_map]
+pub static OLD_SEEN: btf_maps::ArrayOfMaps<btf_maps::Array<u32, 65537, INNER>, { limits::TABLES as usize }> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Flows whose handshake is not proven. Full: refused, never evicted. Expired ones are swept by the controller.
+#[map]
+pub static HALF_OPEN: HashMap<FlowKey, HalfOpen> =
+    HashMap::with_max_entries(limits::HALF_OPEN, BPF_F_NO_PREALLOC);
+
+/// Flows of tracked slots. Full: refused, never evicted. Expired ones are swept by the controller.
+#[map]
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(limits::FLOWS, BPF_F_NO_PREALLOC);
+
+/// The host's own addresses. Written by the controller.
+#[map]
+pub static LOCAL: HashMap<Address, u8> = HashMap::with_max_entries(limits::LOCAL_ADDRESSES, 0);
+
+/// Prefix -> next hop, for replies. Written by the controller from the host's routes and neighbours.
+#[map]
+pub static ROUTES: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(limits::ROUTES, BPF_F_NO_PREALLOC);
+
+/// Neighbours that a reply waited for. Full: not noted. Emptied by the controller.
+#[map]
+pub static WANTED: HashMap<Address, u32> = HashMap::with_max_entries(limits::WANTED, BPF_F_NO_PREALLOC);
+
+/// Counter -> packets.
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Service index -> traffic.
+#[map]
+pub static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(limits::SERVICES, 0);
+
+/// Backend index -> traffic.
+#[map]
+pub static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(limits::BACKENDS, 0);
+
+/// The seed as the controller reads it back; programs use [`SEED_KEY`].
+#[map]
+static SEED: Array<Seed> = Array::with_max_entries(1, 0);
+
+/// For inserts that must not replace.
+pub const NOEXIST: u64 = BPF_NOEXIST as u64;
+
+/// Counts one frame under its verdict.
+#[inline(always)]
+pub fn count(verdict: Counter) {
+    for counter in [Counter::Received, verdict] {
+        if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+            // SAFETY: the pointer is this CPU's element, valid for the program's run; programs of one CPU do
+            // not interleave within a softirq, and a lost count would be harmless.
+            unsafe { *value += 1 }
+        }
+    }
+}

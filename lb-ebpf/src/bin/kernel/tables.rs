@@ -1,0 +1,186 @@
+//! [`Tables`] over the maps.
+#![expect(unsafe_code, reason = "map values are reached by pointer")]
+
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::maps::lpm_trie::Key;
+use lb_common::hash::Seed;
+use lb_common::{
+    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, ticks,
+};
+use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
+
+use crate::maps;
+
+/// The maps of this object.
+pub struct Maps;
+
+/// An element of a hash map, shared with other CPUs and with userspace.
+pub struct Entry<T>(*mut T);
+
+/// Writes one field of an element: a single aligned store.
+macro_rules! store {
+    ($entry:expr, $field:ident, $value:expr) => {
+        // SAFETY: the map's look-up returned this element and RCU keeps its memory until the program ends;
+        // an aligned 32-bit store is not torn, and readers on other CPUs take either value.
+        unsafe { (&raw mut (*$entry.0).$field).write_volatile($value) }
+    };
+}
+
+impl FlowEntry for Entry<Flow> {
+    #[inline(always)]
+    fn read(&self) -> Flow {
+        // SAFETY: as in `store!`; each 32-bit field is read once, and every mix of old and new fields is a
+        // state that the rules allow for.
+        unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_expires(&self, expires: u32) {
+        store!(self, expires, expires);
+    }
+
+    #[inline(always)]
+    fn set_seq(&self, seq: u32) {
+        store!(self, seq, seq);
+    }
+
+    #[inline(always)]
+    fn set_closing(&self) {
+        store!(self, closing, 1);
+    }
+}
+
+impl HalfOpenEntry for Entry<HalfOpen> {
+    #[inline(always)]
+    fn read(&self) -> HalfOpen {
+        // SAFETY: as for flows.
+        unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_expires(&self, expires: u32) {
+        store!(self, expires, expires);
+    }
+
+    #[inline(always)]
+    fn set_proven(&self) {
+        store!(self, proven, 1);
+    }
+
+    #[inline(always)]
+    fn record_server(&self, isn: u32) {
+        let mut half = self.read();
+        half.record_server(isn);
+        store!(self, server_isn, half.server_isn);
+        store!(self, recorded, half.recorded);
+    }
+}
+
+impl Tables for Maps {
+    type Flow = Entry<Flow>;
+    type HalfOpen = Entry<HalfOpen>;
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: the helper has no preconditions.
+        ticks::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn seed(&self) -> Seed {
+        maps::SEED_KEY.load()
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &SocketKey) -> Option<&Service> {
+        // SAFETY: RCU keeps the element; the controller replaces elements whole, never in place.
+        unsafe { maps::SERVICES.get(key) }
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &SocketKey) -> Option<&Endpoint> {
+        // SAFETY: as for services.
+        unsafe { maps::ENDPOINTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        maps::BACKENDS.get(id.index())
+    }
+
+    #[inline(always)]
+    fn slot(&self, table: u32, index: u32) -> Option<Slot> {
+        maps::TABLES.get_value(table, &index).copied()
+    }
+
+    #[inline(always)]
+    fn stamp_old(&self, table: u32, index: u32, now: u32) {
+        if let Some(stamp) = maps::OLD_SEEN.get_value_ptr_mut(table, &index) {
+            // SAFETY: the inner array lives as long as the program runs; an aligned store is not torn, and
+            // all CPUs write about the same number.
+            unsafe { stamp.write_volatile(now) }
+        }
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: &Address) -> bool {
+        maps::LOCAL.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, address: &Address) -> Option<&NextHop> {
+        maps::ROUTES.get(Key::new(128, *address))
+    }
+
+    #[inline(always)]
+    fn want(&self, address: &Address, ifindex: u32) {
+        // Full, or noted already: the next packet asks again.
+        let _ = maps::WANTED.insert(address, ifindex, maps::NOEXIST);
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
+        maps::FLOWS.get_ptr_mut(key).map(Entry)
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        maps::FLOWS.insert(key, flow, maps::NOEXIST).is_ok()
+    }
+
+    #[inline(always)]
+    fn half_open(&self, key: &FlowKey) -> Option<Self::HalfOpen> {
+        maps::HALF_OPEN.get_ptr_mut(key).map(Entry)
+    }
+
+    #[inline(always)]
+    fn insert_half_open(&self, key: &FlowKey, entry: &HalfOpen) -> bool {
+        maps::HALF_OPEN.insert(key, entry, maps::NOEXIST).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_half_open(&self, key: &FlowKey) {
+        // Gone already: another CPU promoted the same flow.
+        let _ = maps::HALF_OPEN.remove(key);
+    }
+
+    #[inline(always)]
+    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32) {
+        if let Some(traffic) = maps::SERVICE_TRAFFIC.get_ptr_mut(service.id.index()) {
+            // SAFETY: this CPU's element; nobody else writes it.
+            direction.count(unsafe { &mut *traffic }, bytes);
+        }
+        if let Some(traffic) = maps::BACKEND_TRAFFIC.get_ptr_mut(backend.index()) {
+            // SAFETY: as above.
+            direction.count(unsafe { &mut *traffic }, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, service: &Service) {
+        if let Some(traffic) = maps::SERVICE_TRAFFIC.get_ptr_mut(service.id.index()) {
+            // SAFETY: this CPU's element; nobody else writes it.
+            unsafe { (*traffic).drops += 1 }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Frames in memory and a model of the maps: what tests, benches and fuzz targets drive the walk with.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::vec::Vec;
+
+use lb_common::hash::Seed;
+use lb_common::{
+    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
+    Traffic,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::checksum::Sum;
+use crate::headers::Header;
+use crate::packet::{Packet, fix_in_place};
+use crate::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
+
+/// A frame in memory, on an even address as in the kernel.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    words: Vec<u16>,
+    length: usize,
+    /// What [`Packet::ifindex`] answers.
+    pub ifindex: u32,
+    /// What [`Packet::route`] answers.
+    pub route: Option<NextHop>,
+}
+
+impl Frame {
+    /// A copy of `bytes`, received by interface 1, with no FIB behind it.
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut words = std::vec![0; bytes.len().div_ceil(2)];
+        if let Some(target) = words.as_mut_bytes().get_mut(..bytes.len()) {
+            target.copy_from_slice(bytes);
+        }
+        Self { words, length: bytes.len(), ifindex: 1, route: None }
+    }
+
+    /// The frame's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.words.as_bytes().get(..self.length).unwrap_or_default()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.words.as_mut_bytes().get_mut(..self.length).unwrap_or_default()
+    }
+}
+
+impl Packet for Frame {
+    fn header<T: Header>(&self, at: usize) -> Option<&T> {
+        T::ref_from_prefix(self.bytes().get(at..)?).ok().map(|(header, _)| header)
+    }
+
+    fn header_mut<T: Header>(&mut self, at: usize) -> Option<&mut T> {
+        T::mut_from_prefix(self.bytes_mut().get_mut(at..)?).ok().map(|(header, _)| header)
+    }
+
+    fn holds(&self, bytes: usize) -> bool {
+        self.length >= bytes
+    }
+
+    fn fix_tcp_checksum(&mut self, at: usize, address: Sum, ports: Sum) -> Option<()> {
+        fix_in_place(self, at, address.plus(ports))
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn route(&mut self, _source: &Address, _destination: &Address, _length: u16) -> Option<NextHop> {
+        self.route
+    }
+}
+
+/// A model of the maps. Plain fields: a test sets what it needs.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// The clock, in ticks.
+    pub now: Cell<u32>,
+    /// The flow hash's secret.
+    pub seed: Seed,
+    /// The service map.
+    pub services: HashMap<SocketKey, Service>,
+    /// The endpoint map.
+    pub endpoints: HashMap<SocketKey, Endpoint>,
+    /// The backend map, by index.
+    pub backends: HashMap<u32, Backend>,
+    /// The Maglev tables.
+    pub tables: HashMap<u32, Vec<Slot>>,
+    /// The host's own addresses.
+    pub local: HashSet<Address>,
+    /// Mirrored routes: address, prefix length of 128, next hop.
+    pub routes: Vec<(Address, u8, NextHop)>,
+    /// When a packet of an old flow was seen, by table and slot.
+    pub old_seen: RefCell<HashMap<(u32, u32), u32>>,
+    /// Neighbours that replies waited for.
+    pub wanted: RefCell<HashSet<Address>>,
+    /// The flow table.
+    pub flows: Memory<Flow>,
+    /// The half-open table.
+    pub half_open: Memory<HalfOpen>,
+    /// Traffic by service index.
+    pub service_traffic: RefCell<HashMap<u32, Traffic>>,
+    /// Traffic by backend index.
+    pub backend_traffic: RefCell<HashMap<u32, Traffic>>,
+}
+
+/// A hash table of bounded size that refuses when full.
+#[derive(Debug)]
+pub struct Memory<T: Copy> {
+    /// Entries at most.
+    pub capacity: usize,
+    /// The entries.
+    pub entries: RefCell<HashMap<FlowKey, Rc<Cell<T>>>>,
+}
+
+impl<T: Copy> Default for Memory<T> {
+    fn default() -> Self {
+        Self { capacity: 1024, entries: RefCell::default() }
+    }
+}
+
+impl<T: Copy> Memory<T> {
+    /// The entry of a flow.
+    pub fn get(&self, key: &FlowKey) -> Option<Rc<Cell<T>>> {
+        self.entries.borrow().get(key).cloned()
+    }
+
+    /// Adds an entry unless the table is full or has one.
+    pub fn insert(&self, key: &FlowKey, value: T) -> bool {
+        let mut entries = self.entries.borrow_mut();
+        if entries.len() >= self.capacity || entries.contains_key(key) {
+            return false;
+        }
+        entries.insert(*key, Rc::new(Cell::new(value)));
+        true
+    }
+
+    /// Deletes an entry.
+    pub fn remove(&self, key: &FlowKey) {
+        self.entries.borrow_mut().remove(key);
+    }
+}
+
+fn edit<T: Copy>(cell: &Cell<T>, change: impl FnOnce(&mut T)) {
+    let mut value = cell.get();
+    change(&mut value);
+    cell.set(value);
+}
+
+impl FlowEntry for Rc<Cell<Flow>> {
+    fn read(&self) -> Flow {
+        self.get()
+    }
+
+    fn set_expires(&self, expires: u32) {
+        edit(self, |flow| flow.expires = expires);
+    }
+
+    fn set_seq(&self, seq: u32) {
+        edit(self, |flow| flow.seq = seq);
+    }
+
+    fn set_closing(&self) {
+        edit(self, |flow| flow.closing = 1);
+    }
+}
+
+impl HalfOpenEntry for Rc<Cell<HalfOpen>> {
+    fn read(&self) -> HalfOpen {
+        self.get()
+    }
+
+    fn set_expires(&self, expires: u32) {
+        edit(self, |half| half.expires = expires);
+    }
+
+    fn set_proven(&self) {
+        edit(self, |half| half.proven = 1);
+    }
+
+    fn record_server(&self, isn: u32) {
+        edit(self, |half| half.record_server(isn));
+    }
+}
+
+impl Tables for Model {
+    type Flow = Rc<Cell<Flow>>;
+    type HalfOpen = Rc<Cell<HalfOpen>>;
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    fn service(&self, key: &SocketKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    fn endpoint(&self, key: &SocketKey) -> Option<&Endpoint> {
+        self.endpoints.get(key)
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.backends.get(&id.index())
+    }
+
+    fn slot(&self, table: u32, index: u32) -> Option<Slot> {
+        self.tables.get(&table)?.get(index as usize).copied()
+    }
+
+    fn stamp_old(&self, table: u32, index: u32, now: u32) {
+        self.old_seen.borrow_mut().insert((table, index), now);
+    }
+
+    fn is_local(&self, address: &Address) -> bool {
+        self.local.contains(address)
+    }
+
+    fn next_hop(&self, address: &Address) -> Option<&NextHop> {
+        self.routes
+            .iter()
+            .filter(|(prefix, length, _)| covers(prefix, *length, address))
+            .max_by_key(|(_, length, _)| *length)
+            .map(|(_, _, hop)| hop)
+    }
+
+    fn want(&self, address: &Address, _ifindex: u32) {
+        self.wanted.borrow_mut().insert(*address);
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
+        self.flows.get(key)
+    }
+
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.flows.insert(key, *flow)
+    }
+
+    fn half_open(&self, key: &FlowKey) -> Option<Self::HalfOpen> {
+        self.half_open.get(key)
+    }
+
+    fn insert_half_open(&self, key: &FlowKey, entry: &HalfOpen) -> bool {
+        self.half_open.insert(key, *entry)
+    }
+
+    fn remove_half_open(&self, key: &FlowKey) {
+        self.half_open.remove(key);
+    }
+
+    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32) {
+        let mut services = self.service_traffic.borrow_mut();
+        direction.count(services.entry(service.id.index()).or_default(), bytes);
+        let mut backends = self.backend_traffic.borrow_mut();
+        direction.count(backends.entry(backend.index()).or_default(), bytes);
+    }
+
+    fn count_drop(&self, service: &Service) {
+        self.service_traffic.borrow_mut().entry(service.id.index()).or_default().drops += 1;
+    }
+}
+
+fn covers(prefix: &Address, length: u8, address: &Address) -> bool {
+    let number = |address: &Address| u128::from_be_bytes(zerocopy::transmute!(address.words));
+    let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0);
+    (number(prefix) ^ number(address)) & mask == 0
+}

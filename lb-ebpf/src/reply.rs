@@ -1,0 +1,119 @@
+//! Replies: translated without connection tracking.
+//!
+//! A packet from a backend's endpoint is a reply when the forward rules, run backwards and read-only, yield
+//! that very backend. Everything else from there (answers to the host itself, the backend's own connections)
+//! passes untouched.
+
+use lb_common::{Counter, Endpoint, FlowKey, NextHop, Port};
+
+use crate::family::{Family, Network, Side};
+use crate::nat::{self, Translation};
+use crate::packet::Packet;
+use crate::segment::{Segment, follows};
+use crate::select;
+use crate::tables::{Direction, HalfOpenEntry, Tables};
+use crate::verdict::Verdict;
+use crate::walk;
+
+/// What becomes of a packet from a backend's endpoint.
+#[inline(always)]
+pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    endpoint: &Endpoint,
+    network: &Network,
+    (l3, l4): (usize, usize),
+) -> Verdict {
+    if tables.is_local(&network.destination) {
+        return Verdict::PASS;
+    }
+    let segment = match walk::check(packet, network, l4) {
+        Ok(segment) => segment,
+        // A fragment or a packet with options: nobody can tell whose it is.
+        Err(Counter::Fragment | Counter::Options) => return Verdict::PASS,
+        Err(reason) => return Verdict::drop(reason),
+    };
+    if segment.is_syn() || !belongs(tables, endpoint, network, &segment) {
+        return Verdict::PASS;
+    }
+    match send::<F, P, T>(packet, tables, endpoint, network, (l3, l4)) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::drop(reason),
+    }
+}
+
+/// Whether the forward rules yield the backend that sent this.
+#[inline(always)]
+fn belongs<T: Tables>(tables: &T, endpoint: &Endpoint, network: &Network, segment: &Segment) -> bool {
+    let service = &endpoint.service;
+    let client = (network.destination, segment.destination);
+    let index = walk::slot_of(tables, service, client, (endpoint.vip.address, endpoint.vip.port));
+    let Some(slot) = tables.slot(service.table, index) else { return false };
+    if !slot.is_tracked() {
+        return slot.current() == endpoint.backend;
+    }
+    let now = tables.now();
+    let key = FlowKey { client: client.0, service: service.id, port: client.1, padding: 0 };
+    let flow = select::live_flow(tables, &key, now);
+    if let Some((_, flow)) = &flow
+        && flow.closing == 0
+    {
+        return flow.backend == endpoint.backend;
+    }
+    if let Some((entry, half)) = select::live_half_open(tables, &key, now) {
+        if half.proven != 0 {
+            return half.backend == endpoint.backend;
+        }
+        if half.backend == endpoint.backend && follows(segment.ack, half.isn) {
+            if segment.is_syn_ack() {
+                entry.record_server(segment.seq);
+            }
+            return true;
+        }
+    }
+    // Once more: another CPU may have promoted the flow between the two look-ups.
+    if let Some((_, flow)) = select::live_flow(tables, &key, now) {
+        return flow.backend == endpoint.backend;
+    }
+    select::default(tables, slot) == endpoint.backend
+}
+
+#[inline(always)]
+fn send<F: Family, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    endpoint: &Endpoint,
+    network: &Network,
+    (l3, l4): (usize, usize),
+) -> Result<Verdict, Counter> {
+    let length = (network.end - l3) as u16;
+    let hop = next_hop(packet, tables, endpoint, network, length).ok_or(Counter::NoNeighbour)?;
+    let port: Port = endpoint.vip.port;
+    let to = Translation { side: Side::Source, address: &endpoint.vip.address, port, hop: &hop };
+    nat::translate::<F, P>(packet, l3, l4, &to)?;
+    tables.count(&endpoint.service, endpoint.backend, Direction::Reply, network.end as u32);
+    Ok(Verdict::reply(hop.ifindex))
+}
+
+/// The client's next hop: the mirrored routes, else the kernel's FIB; a neighbour that neither knows is
+/// asked for.
+#[inline(always)]
+fn next_hop<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    endpoint: &Endpoint,
+    network: &Network,
+    length: u16,
+) -> Option<NextHop> {
+    let client = &network.destination;
+    if let Some(hop) = tables.next_hop(client)
+        && hop.ifindex != 0
+    {
+        return Some(*hop);
+    }
+    let hop = packet.route(&endpoint.vip.address, client, length);
+    if hop.is_none() {
+        tables.want(client, packet.ifindex());
+    }
+    hop
+}

@@ -1,0 +1,104 @@
+//! What the walk needs to know of a TCP segment.
+
+use lb_common::{Counter, Port};
+
+use crate::headers::Tcp;
+use crate::packet::Packet;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// The bytes of a TCP header without options.
+pub const TCP_LENGTH: usize = 20;
+/// Where in the header the checksum lies.
+pub const TCP_CHECKSUM: usize = 16;
+/// How far from what is expected a sequence or acknowledgment number may lie: 64 KiB.
+const WINDOW: u32 = 1 << 16;
+
+/// A checked TCP header, in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Source port.
+    pub source: Port,
+    /// Destination port.
+    pub destination: Port,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgment number.
+    pub ack: u32,
+    flags: u8,
+}
+
+impl Segment {
+    /// Reads the header at byte `l4` of a packet that ends at byte `end`.
+    ///
+    /// # Errors
+    /// [`Counter::Malformed`] where the header does not fit, [`Counter::TcpFlags`] for a set of flags that no
+    /// stack sends.
+    #[inline(always)]
+    pub fn read<P: Packet>(packet: &P, l4: usize, end: usize) -> Result<Self, Counter> {
+        let tcp = packet.header::<Tcp>(l4).ok_or(Counter::Malformed)?;
+        let length = usize::from(tcp.offset >> 4) * 4;
+        if length < TCP_LENGTH || l4 + length > end {
+            return Err(Counter::Malformed);
+        }
+        let segment = Self {
+            source: tcp.source,
+            destination: tcp.destination,
+            seq: tcp.sequence.get(),
+            ack: tcp.acknowledgment.get(),
+            flags: tcp.flags,
+        };
+        if segment.has_impossible_flags() { Err(Counter::TcpFlags) } else { Ok(segment) }
+    }
+
+    /// RFC 9293 §3.10.7: every segment but a SYN or a RST carries an ACK, and SYN excludes FIN and RST.
+    #[inline(always)]
+    const fn has_impossible_flags(self) -> bool {
+        if self.flags & SYN != 0 { self.flags & (FIN | RST) != 0 } else { self.flags & (ACK | RST) == 0 }
+    }
+
+    /// A client opens a flow.
+    #[inline(always)]
+    pub const fn is_syn(self) -> bool {
+        self.flags & (SYN | ACK) == SYN
+    }
+
+    /// A server answers a SYN.
+    #[inline(always)]
+    pub const fn is_syn_ack(self) -> bool {
+        self.flags & (SYN | ACK) == SYN | ACK
+    }
+
+    /// A reset.
+    #[inline(always)]
+    pub const fn is_rst(self) -> bool {
+        self.flags & RST != 0
+    }
+
+    /// The sender is done: FIN or RST.
+    #[inline(always)]
+    pub const fn ends_flow(self) -> bool {
+        self.flags & (FIN | RST) != 0
+    }
+}
+
+/// Whether `number` lies at most 64 KiB beyond the octet after `isn` (RFC 9293 §3.4: modulo 2^32).
+#[inline(always)]
+pub const fn follows(number: u32, isn: u32) -> bool {
+    number.wrapping_sub(isn.wrapping_add(1)) <= WINDOW
+}
+
+/// Whether `number` lies at most 64 KiB beyond `seq`.
+#[inline(always)]
+pub const fn is_ahead(number: u32, seq: u32) -> bool {
+    number.wrapping_sub(seq) <= WINDOW
+}
+
+/// Whether `number` lies at most 64 KiB from `seq`, either way.
+#[inline(always)]
+pub const fn is_near(number: u32, seq: u32) -> bool {
+    is_ahead(number, seq) || is_ahead(seq, number)
+}

@@ -1,0 +1,110 @@
+//! Every look-up and insert of the walk.
+
+use lb_common::hash::Seed;
+use lb_common::{
+    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
+    Traffic,
+};
+
+/// An entry of the flow table, in place. Other CPUs may read and write it at the same time, so every write
+/// is of one aligned word.
+pub trait FlowEntry {
+    /// The entry as it is now.
+    fn read(&self) -> Flow;
+    /// Writes when it expires, in ticks.
+    fn set_expires(&self, expires: u32);
+    /// Writes the client's last plausible sequence number.
+    fn set_seq(&self, seq: u32);
+    /// Marks it as closing.
+    fn set_closing(&self);
+}
+
+/// An entry of the half-open table, in place.
+pub trait HalfOpenEntry {
+    /// The entry as it is now.
+    fn read(&self) -> HalfOpen;
+    /// Writes when it expires, in ticks.
+    fn set_expires(&self, expires: u32);
+    /// Marks it as proven.
+    fn set_proven(&self);
+    /// Remembers an initial sequence number of the backend; the last two are kept (SYN cookies answer a
+    /// retransmitted SYN with another one).
+    fn record_server(&self, isn: u32);
+}
+
+/// Which way a packet went, for the traffic counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To a backend; `new_flow` for a SYN.
+    Forward {
+        /// Whether it opens a flow.
+        new_flow: bool,
+    },
+    /// Back to a client.
+    Reply,
+}
+
+impl Direction {
+    /// Adds a packet of `bytes`.
+    #[inline(always)]
+    pub const fn count(self, traffic: &mut Traffic, bytes: u32) {
+        match self {
+            Self::Forward { new_flow } => {
+                traffic.packets += 1;
+                traffic.bytes += bytes as u64;
+                traffic.new_flows += new_flow as u64;
+            }
+            Self::Reply => {
+                traffic.reply_packets += 1;
+                traffic.reply_bytes += bytes as u64;
+            }
+        }
+    }
+}
+
+/// The kernel maps, or a model of them.
+pub trait Tables {
+    /// A handle to an entry of the flow table.
+    type Flow: FlowEntry;
+    /// A handle to an entry of the half-open table.
+    type HalfOpen: HalfOpenEntry;
+
+    /// The coarse monotonic clock, in ticks.
+    fn now(&self) -> u32;
+    /// The flow hash's secret.
+    fn seed(&self) -> Seed;
+
+    /// The service of a VIP.
+    fn service(&self, key: &SocketKey) -> Option<&Service>;
+    /// The endpoint of a backend.
+    fn endpoint(&self, key: &SocketKey) -> Option<&Endpoint>;
+    /// The entry at a backend id's index, whoever lives there.
+    fn backend(&self, id: BackendId) -> Option<&Backend>;
+    /// One slot of a table.
+    fn slot(&self, table: u32, index: u32) -> Option<Slot>;
+    /// Notes that a packet of an old flow came by.
+    fn stamp_old(&self, table: u32, index: u32, now: u32);
+
+    /// Whether an address is the host's own.
+    fn is_local(&self, address: &Address) -> bool;
+    /// The mirrored route to an address.
+    fn next_hop(&self, address: &Address) -> Option<&NextHop>;
+    /// Asks the controller to resolve a client's neighbour.
+    fn want(&self, address: &Address, ifindex: u32);
+
+    /// The entry of a flow, dead or alive.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
+    /// Adds an entry; `false`: one is there already, or the table is full.
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
+    /// The half-open entry of a flow, dead or alive.
+    fn half_open(&self, key: &FlowKey) -> Option<Self::HalfOpen>;
+    /// Adds an entry; `false`: one is there already, or the table is full.
+    fn insert_half_open(&self, key: &FlowKey, entry: &HalfOpen) -> bool;
+    /// Deletes an entry.
+    fn remove_half_open(&self, key: &FlowKey);
+
+    /// Counts a packet of `bytes` for its service and backend.
+    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32);
+    /// Counts a dropped packet for its service.
+    fn count_drop(&self, service: &Service);
+}
