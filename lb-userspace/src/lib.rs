@@ -8,5 +8,6 @@ pub mod config;
 pub mod controller;
 pub mod data_plane;
 pub mod health;
+pub mod maglev;
 pub mod model;
 pub mod network;
