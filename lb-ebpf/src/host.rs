@@ -10,7 +10,7 @@ use lb_common::{
     Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
     Traffic,
 };
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use crate::checksum::Sum;
 use crate::headers::Header;

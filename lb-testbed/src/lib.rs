@@ -1,3 +1,7 @@
 //! Privileged tests of Sluice, and what they are built from.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up should stop")]
 
+pub mod cases;
 pub mod object;
+pub mod segment;
+pub mod world;

@@ -1,0 +1,204 @@
+//! Frames to send: a TCP segment with everything around it, built by an independent library.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use etherparse::{
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header,
+    PacketHeaders, SingleVlanHeader, TcpHeader, VlanId,
+};
+
+/// The MAC address that test frames come from.
+pub const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+/// The MAC address that test frames go to.
+pub const RECEIVER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+
+/// FIN.
+pub const FIN: u8 = 0x01;
+/// SYN.
+pub const SYN: u8 = 0x02;
+/// RST.
+pub const RST: u8 = 0x04;
+/// PSH.
+pub const PSH: u8 = 0x08;
+/// ACK.
+pub const ACK: u8 = 0x10;
+
+/// A TCP segment in an IPv4 or IPv6 packet in an Ethernet frame.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    /// Sender.
+    pub source: SocketAddr,
+    /// Receiver, of the same family.
+    pub destination: SocketAddr,
+    /// Flag bits.
+    pub flags: u8,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgment number.
+    pub ack: u32,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// 802.1Q VLAN id.
+    pub vlan: Option<u16>,
+    /// IPv4 options, a multiple of 4 bytes.
+    pub ip_options: Vec<u8>,
+    /// IPv4: more fragments follow.
+    pub more_fragments: bool,
+    /// IPv4: offset in units of 8 bytes.
+    pub fragment_offset: u16,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+impl Tcp {
+    /// A bare segment with these flags.
+    pub fn new(source: SocketAddr, destination: SocketAddr, flags: u8) -> Self {
+        Self {
+            source,
+            destination,
+            flags,
+            seq: 1000,
+            ack: if flags & ACK != 0 { 5000 } else { 0 },
+            ttl: 64,
+            vlan: None,
+            ip_options: Vec::new(),
+            more_fragments: false,
+            fragment_offset: 0,
+            payload: Vec::new(),
+        }
+    }
+
+    /// With a payload.
+    #[must_use]
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// With sequence and acknowledgment numbers.
+    #[must_use]
+    pub fn numbers(mut self, seq: u32, ack: u32) -> Self {
+        (self.seq, self.ack) = (seq, ack);
+        self
+    }
+
+    /// With a TTL or hop limit.
+    #[must_use]
+    pub fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// With a VLAN tag.
+    #[must_use]
+    pub fn vlan(mut self, id: u16) -> Self {
+        self.vlan = Some(id);
+        self
+    }
+
+    /// The frame, from MAC addresses that do not matter.
+    pub fn frame(&self) -> Vec<u8> {
+        self.frame_between(SENDER, RECEIVER)
+    }
+
+    /// The frame between two MAC addresses, checksums right.
+    pub fn frame_between(&self, source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
+        let tcp = self.header();
+        let length = tcp.header_len() + self.payload.len();
+        let (kind, ip) = match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => (EtherType::IPV4, self.ipv4(from, to, length)),
+            (from, to) => (EtherType::IPV6, self.ipv6(from, to, length)),
+        };
+        let mut frame = Vec::new();
+        let outer = if self.vlan.is_some() { EtherType::VLAN_TAGGED_FRAME } else { kind };
+        frame.extend(Ethernet2Header { source, destination, ether_type: outer }.to_bytes());
+        if let Some(id) = self.vlan {
+            let vlan_id = VlanId::try_new(id).expect("a VLAN id has 12 bits");
+            let tag = SingleVlanHeader { vlan_id, ether_type: kind, ..Default::default() };
+            frame.extend(tag.to_bytes());
+        }
+        frame.extend(ip);
+        frame.extend(tcp.to_bytes());
+        frame.extend(&self.payload);
+        frame
+    }
+
+    fn header(&self) -> TcpHeader {
+        let mut tcp = TcpHeader::new(self.source.port(), self.destination.port(), self.seq, 64240);
+        tcp.acknowledgment_number = self.ack;
+        tcp.fin = self.flags & FIN != 0;
+        tcp.syn = self.flags & SYN != 0;
+        tcp.rst = self.flags & RST != 0;
+        tcp.psh = self.flags & PSH != 0;
+        tcp.ack = self.flags & ACK != 0;
+        tcp.checksum = match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                tcp.calc_checksum_ipv4_raw(from.octets(), to.octets(), &self.payload)
+            }
+            (from, to) => {
+                let octets = |ip: IpAddr| match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                    IpAddr::V6(ip) => ip.octets(),
+                };
+                tcp.calc_checksum_ipv6_raw(octets(from), octets(to), &self.payload)
+            }
+        }
+        .expect("a test segment is short");
+        tcp
+    }
+
+    fn ipv4(&self, from: Ipv4Addr, to: Ipv4Addr, length: usize) -> Vec<u8> {
+        let mut ip = Ipv4Header::new(length as u16, self.ttl, IpNumber::TCP, from.octets(), to.octets())
+            .expect("a test packet is short");
+        ip.more_fragments = self.more_fragments;
+        ip.fragment_offset = IpFragOffset::try_new(self.fragment_offset).expect("13 bits");
+        ip.options = Ipv4Options::try_from(self.ip_options.as_slice()).expect("whole words of options");
+        ip.set_payload_len(length).expect("a test packet is short");
+        ip.header_checksum = ip.calc_header_checksum();
+        ip.to_bytes().to_vec()
+    }
+
+    fn ipv6(&self, from: IpAddr, to: IpAddr, length: usize) -> Vec<u8> {
+        let octets = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let ip = Ipv6Header {
+            traffic_class: 0,
+            flow_label: Ipv6FlowLabel::ZERO,
+            payload_length: length as u16,
+            next_header: IpNumber::TCP,
+            hop_limit: self.ttl,
+            source: octets(from),
+            destination: octets(to),
+        };
+        ip.to_bytes().to_vec()
+    }
+}
+
+/// Whether the checksums of a TCP frame are right, by re-computing them from nothing.
+///
+/// # Errors
+/// Which one is wrong, or that the frame is no TCP frame.
+pub fn verify_checksums(frame: &[u8]) -> Result<(), String> {
+    let headers = PacketHeaders::from_ethernet_slice(frame).map_err(|error| error.to_string())?;
+    let net = headers.net.ok_or("no IP header")?;
+    let tcp = headers.transport.and_then(etherparse::TransportHeader::tcp).ok_or("no TCP header")?;
+    let payload = headers.payload.slice();
+    let expected = match &net {
+        etherparse::NetHeaders::Ipv4(ip, _) => {
+            if ip.header_checksum != ip.calc_header_checksum() {
+                return Err(format!("IPv4 header checksum {:#06x}", ip.header_checksum));
+            }
+            tcp.calc_checksum_ipv4(ip, payload)
+        }
+        etherparse::NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, payload),
+        _ => return Err("no IP header".into()),
+    }
+    .map_err(|error| error.to_string())?;
+    if tcp.checksum == expected {
+        Ok(())
+    } else {
+        Err(format!("TCP checksum {:#06x}, expected {expected:#06x}", tcp.checksum))
+    }
+}

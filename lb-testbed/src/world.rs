@@ -1,0 +1,268 @@
+//! The maps that the packet table runs against: one small network, the same for host and kernel.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::address::TCP;
+use lb_common::hash::Seed;
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER};
+use lb_common::{
+    Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
+    SocketKey, ticks,
+};
+use lb_ebpf::host::{Memory, Model};
+use lb_userspace::data_plane::kernel::{KernelState, Prefix};
+
+/// The flow hash's secret of the table.
+pub const SEED: Seed = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+/// Slots of each Maglev table.
+pub const SLOTS: u32 = 251;
+/// The interface towards the backends.
+pub const BACKEND_SIDE: u32 = 7;
+/// The interface towards the clients.
+pub const CLIENT_SIDE: u32 = 8;
+/// `timeouts.established` of every service, in ticks.
+pub const ESTABLISHED: u32 = 3600 * ticks::SECOND;
+/// `timeouts.closing` of every service, in ticks.
+pub const CLOSING: u32 = 120 * ticks::SECOND;
+/// `timeouts.half_open` of every service, in ticks.
+pub const HALF_OPEN: u32 = 5 * ticks::SECOND;
+
+/// Services of the world, by what is special about them. Each has its own VIP and its own table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Web {
+    /// IPv4, three backends, stable.
+    V4 = 1,
+    /// IPv6, three backends, stable.
+    V6,
+    /// Every slot is within a change from [`OLD`] to [`NEW`].
+    Tracked,
+    /// As `Tracked`, about to settle.
+    Settling,
+    /// As `Tracked`, but the fallback has failed and its grace is over.
+    DeadFallback,
+    /// IPv6, every slot within a change.
+    TrackedV6,
+    /// No backend at all.
+    Empty,
+    /// Its backend's neighbour is not resolved.
+    Unresolved,
+    /// Its table is missing.
+    Damaged,
+    /// The source address alone decides.
+    Affinity,
+}
+
+impl Web {
+    const ALL: [Self; 10] = [
+        Self::V4,
+        Self::V6,
+        Self::Tracked,
+        Self::Settling,
+        Self::DeadFallback,
+        Self::TrackedV6,
+        Self::Empty,
+        Self::Unresolved,
+        Self::Damaged,
+        Self::Affinity,
+    ];
+
+    fn is_v6(self) -> bool {
+        matches!(self, Self::V6 | Self::TrackedV6)
+    }
+
+    /// What clients connect to.
+    pub fn vip(self) -> SocketAddr {
+        let ip: IpAddr = if self.is_v6() {
+            format!("2001:db8::{}", self as u32).parse().expect("an address")
+        } else {
+            format!("192.0.2.{}", self as u32).parse().expect("an address")
+        };
+        SocketAddr::new(ip, 80)
+    }
+
+    /// Id of the service.
+    pub fn id(self) -> ServiceId {
+        ServiceId::new(self as u32, 1)
+    }
+
+    fn service(self) -> Service {
+        Service {
+            id: self.id(),
+            table: self as u32,
+            slots: SLOTS,
+            flags: if self == Self::Affinity { SOURCE_AFFINITY } else { 0 },
+            established: ESTABLISHED,
+            closing: CLOSING,
+            half_open: HALF_OPEN,
+        }
+    }
+
+    /// The backends that its slots name; of a change: the new one, then the old one.
+    pub fn backends(self) -> Vec<BackendId> {
+        let first = self as u32 * 10;
+        match self {
+            Self::V4 | Self::V6 | Self::Affinity => (0..3).map(|n| BackendId::new(first + n, 1)).collect(),
+            Self::Tracked | Self::Settling | Self::DeadFallback | Self::TrackedV6 => {
+                vec![BackendId::new(first, 1), BackendId::new(first + 1, 1)]
+            }
+            Self::Unresolved => vec![BackendId::new(first, 1)],
+            Self::Empty | Self::Damaged => Vec::new(),
+        }
+    }
+
+    /// Where a backend listens.
+    pub fn endpoint(self, id: BackendId) -> SocketAddr {
+        let ip = if self.is_v6() {
+            format!("fd00::{}", id.index()).parse().expect("an address")
+        } else {
+            format!("10.0.0.{}", id.index()).parse().expect("an address")
+        };
+        SocketAddr::new(ip, 8080)
+    }
+
+    /// The new backend of a change.
+    pub fn new_backend(self) -> BackendId {
+        self.backends()[0]
+    }
+
+    /// The old backend of a change.
+    pub fn old_backend(self) -> BackendId {
+        self.backends()[1]
+    }
+
+    fn slots(self) -> Option<Vec<Slot>> {
+        let ids = self.backends();
+        let slot = |n: usize| match self {
+            Self::Tracked | Self::DeadFallback | Self::TrackedV6 => Slot::tracked(ids[0], ids[1], false),
+            Self::Settling => Slot::tracked(ids[0], ids[1], true),
+            Self::Empty => Slot::stable(BackendId::NONE),
+            _ => Slot::stable(ids[n % ids.len()]),
+        };
+        (self != Self::Damaged).then(|| (0..SLOTS as usize).map(slot).collect())
+    }
+
+    /// The key of a client's flow to it.
+    pub fn flow_key(self, client: SocketAddr) -> FlowKey {
+        FlowKey { client: client.ip().into(), service: self.id(), port: Port::new(client.port()), padding: 0 }
+    }
+}
+
+/// MAC address of a backend's or gateway's neighbour entry, in memory order.
+pub fn mac(number: u32) -> [u8; 6] {
+    [0x02, 0xbb, 0, 0, (number >> 8) as u8, number as u8]
+}
+
+fn hop(number: u32, ifindex: u32) -> NextHop {
+    NextHop {
+        destination: zerocopy::transmute!(mac(number)),
+        source: zerocopy::transmute!(mac(0xff00 + ifindex)),
+        ifindex,
+    }
+}
+
+/// Number of the clients' gateway, for [`mac`].
+pub const GATEWAY: u32 = 0x100;
+/// A client that is not behind the gateway and has no neighbour entry.
+pub const STRANGER: &str = "198.51.100.9:40000";
+/// An address of the balancer itself.
+pub const HOST: &str = "192.0.2.200:22";
+
+/// The world, and what it remembers of flows.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// The controller's maps.
+    pub state: KernelState,
+    /// The flow table; `expires` is relative to now.
+    pub flows: Vec<(FlowKey, Flow)>,
+    /// The half-open table; `expires` is relative to now.
+    pub half_open: Vec<(FlowKey, HalfOpen)>,
+}
+
+impl World {
+    /// The world without any remembered flow.
+    pub fn new() -> Self {
+        let mut state = KernelState::default();
+        for web in Web::ALL {
+            let vip = SocketKey::new(web.vip(), TCP);
+            state.services.insert(vip, web.service());
+            let marker = Service { flags: VIP_MARKER, ..Service::default() };
+            state.services.insert(SocketKey::vip(vip.address), marker);
+            if let Some(slots) = web.slots() {
+                state.tables.insert(web as u32, slots);
+            }
+            for id in web.backends() {
+                let endpoint = web.endpoint(id);
+                let is_dead = web == Web::DeadFallback && id == web.old_backend();
+                let backend = Backend {
+                    address: endpoint.ip().into(),
+                    port: Port::new(endpoint.port()),
+                    padding: 0,
+                    id: if is_dead { BackendId::NONE } else { id },
+                    hop: if web == Web::Unresolved {
+                        NextHop::default()
+                    } else {
+                        hop(id.index(), BACKEND_SIDE)
+                    },
+                };
+                state.backends.insert(id.index(), backend);
+                let value = Endpoint { vip, backend: id, service: web.service() };
+                state.endpoints.insert(SocketKey::new(endpoint, TCP), value);
+            }
+        }
+        let host: SocketAddr = HOST.parse().expect("an address");
+        state.local.insert(host.ip().into());
+        for (address, length, hop) in [
+            ("0.0.0.0", 0, hop(GATEWAY, CLIENT_SIDE)),
+            ("::", 0, hop(GATEWAY, CLIENT_SIDE)),
+            ("198.51.100.0", 24, NextHop::default()),
+        ] {
+            let address = address.parse().expect("an address");
+            state.routes.insert(Prefix { address, length }, hop);
+        }
+        Self { state, ..Self::default() }
+    }
+
+    /// The same for the host's walk, at time `now`.
+    pub fn model(&self, now: u32) -> Model {
+        let model = Model {
+            now: now.into(),
+            seed: SEED,
+            services: self.state.services.iter().map(|(key, value)| (*key, *value)).collect(),
+            endpoints: self.state.endpoints.iter().map(|(key, value)| (*key, *value)).collect(),
+            backends: self.state.backends.iter().map(|(key, value)| (*key, *value)).collect(),
+            tables: self.state.tables.iter().map(|(key, value)| (*key, value.clone())).collect(),
+            local: self.state.local.iter().copied().collect(),
+            routes: self.state.routes.iter().map(|(prefix, hop)| route(prefix, *hop)).collect(),
+            flows: Memory::default(),
+            ..Model::default()
+        };
+        for (key, flow) in self.flows_at(now) {
+            model.flows.insert(&key, flow);
+        }
+        for (key, half) in self.half_open_at(now) {
+            model.half_open.insert(&key, half);
+        }
+        model
+    }
+
+    /// The flow table at time `now`.
+    pub fn flows_at(&self, now: u32) -> impl Iterator<Item = (FlowKey, Flow)> + '_ {
+        self.flows
+            .iter()
+            .map(move |(key, flow)| (*key, Flow { expires: now.wrapping_add(flow.expires), ..*flow }))
+    }
+
+    /// The half-open table at time `now`.
+    pub fn half_open_at(&self, now: u32) -> impl Iterator<Item = (FlowKey, HalfOpen)> + '_ {
+        self.half_open
+            .iter()
+            .map(move |(key, half)| (*key, HalfOpen { expires: now.wrapping_add(half.expires), ..*half }))
+    }
+}
+
+/// A prefix as the maps hold it: 128 bits.
+fn route(prefix: &Prefix, hop: NextHop) -> (lb_common::Address, u8, NextHop) {
+    let length = if prefix.address.is_ipv4() { prefix.length + 96 } else { prefix.length };
+    (prefix.address.into(), length, hop)
+}
