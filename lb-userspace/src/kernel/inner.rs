@@ -1,0 +1,159 @@
+//! Maps of maps: the Maglev tables and their `old_seen`, each an array that is built aside, mapped into
+//! memory, and put in place by one update.
+//!
+//! Every inner map is pinned as `<table>-<map id>`: an outer map names its inner maps by id, and opening a
+//! map by id takes CAP_SYS_ADMIN, which opening a pin does not. The pin is made before the update and the old
+//! one removed after it, so whatever moment the process dies at, the map in place has a pin.
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, MapType};
+
+use super::bpffs;
+use super::error::{KernelError, words};
+use super::syscall::{Access, Map};
+use crate::data_plane::PlaneError;
+
+/// linux/bpf.h; both are part of an inner map's layout and declared alike in the kernel object.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+const BPF_F_INNER_MAP: u32 = 1 << 12;
+
+/// An array of maps.
+#[derive(Debug)]
+pub(super) struct MapOfMaps {
+    name: &'static str,
+    outer: Map,
+    /// Pins of the inner maps.
+    pins: PathBuf,
+    /// Bytes of an inner map's value: 4 or 8.
+    value_size: u32,
+}
+
+impl MapOfMaps {
+    /// Opens the pin of the outer map, and removes pins of inner maps that are not in place.
+    pub(super) fn open(
+        name: &'static str,
+        maps: &Path,
+        pins: PathBuf,
+        value_size: u32,
+    ) -> Result<Self, KernelError> {
+        let outer = MapData::from_pin(maps.join(name))
+            .and_then(Map::new)
+            .map_err(|error| KernelError::map(name, &error))?;
+        let this = Self { name, outer, pins, value_size };
+        for pin in bpffs::names(&this.pins)? {
+            let parsed =
+                pin.split_once('-').and_then(|(table, id)| Some((table.parse().ok()?, id.parse().ok()?)));
+            let Some((table, id)) = parsed else { continue };
+            let in_place: Option<u32> = this
+                .id(table)
+                .map_err(|error| KernelError::Map { map: error.object, reason: error.reason })?;
+            if in_place != Some(id) {
+                bpffs::unpin(&this.pin(table, id))?;
+            }
+        }
+        Ok(this)
+    }
+
+    /// How many inner maps there may be.
+    pub(super) fn capacity(&self) -> u32 {
+        self.outer.entries
+    }
+
+    /// The words of a table's array, the value in the first bytes of each; `None`: its place is empty.
+    pub(super) fn read(&self, table: u32) -> Result<Option<Vec<u64>>, PlaneError> {
+        let Some(inner) = self.inner(table)? else { return Ok(None) };
+        let words =
+            inner.words(Access::Read).map_err(|error| self.fault(table, "map into memory", &error))?;
+        Ok(Some(words.iter().collect()))
+    }
+
+    /// The number of elements of a table's array.
+    pub(super) fn size(&self, table: u32) -> Result<Option<usize>, PlaneError> {
+        Ok(self.inner(table)?.map(|inner| inner.entries as usize))
+    }
+
+    /// Puts a new array in place. Returns after an RCU grace period, when no program reads the old one.
+    pub(super) fn replace(
+        &self,
+        table: u32,
+        contents: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<(), PlaneError> {
+        let count = u32::try_from(contents.len()).map_err(|error| self.fault(table, "size", &error))?;
+        let definition = aya_obj::Map::new_from_params(
+            MapType::Array as u32,
+            u32::try_from(size_of::<u32>()).unwrap_or(4),
+            self.value_size,
+            count,
+            BPF_F_MMAPABLE | BPF_F_INNER_MAP,
+        );
+        // The kernel keeps 15 bytes of a name.
+        let short = self.name.get(..15).unwrap_or(self.name);
+        let inner = MapData::create(definition, short, None)
+            .and_then(Map::new)
+            .map_err(|error| self.fault(table, "create its array", &error))?;
+        inner
+            .words(Access::Write)
+            .and_then(|words| words.fill(contents))
+            .map_err(|error| self.fault(table, "fill its array", &error))?;
+
+        let old = self.id(table)?;
+        let pin = self.pin(table, inner.id);
+        inner.pin(&pin).map_err(|error| self.fault(table, "pin its array", &error))?;
+        if let Err(error) = self.outer.update_inner(table, &inner) {
+            let fault = self.fault(table, "put its array in place", &error);
+            return Err(self.unpinned(table, &pin).err().unwrap_or(fault));
+        }
+        match old {
+            Some(old) => self.unpinned(table, &self.pin(table, old)),
+            None => Ok(()),
+        }
+    }
+
+    /// Empties a place.
+    pub(super) fn remove(&self, table: u32) -> Result<(), PlaneError> {
+        let Some(id) = self.id(table)? else { return Ok(()) };
+        self.outer.delete(&table.to_ne_bytes()).map_err(|error| self.fault(table, "remove", &error))?;
+        self.unpinned(table, &self.pin(table, id))
+    }
+
+    /// The id of the map in place.
+    fn id(&self, table: u32) -> Result<Option<u32>, PlaneError> {
+        let mut id = [0; 4];
+        let found = self
+            .outer
+            .lookup(&table.to_ne_bytes(), &mut id)
+            .map_err(|error| self.fault(table, "look up", &error))?;
+        Ok(found.then_some(u32::from_ne_bytes(id)))
+    }
+
+    fn inner(&self, table: u32) -> Result<Option<Map>, PlaneError> {
+        let Some(id) = self.id(table)? else { return Ok(None) };
+        let inner = MapData::from_pin(self.pin(table, id))
+            .and_then(Map::new)
+            .map_err(|error| self.fault(table, "open the pin of its array", &error))?;
+        if inner.element_size != self.value_size as usize {
+            let found = inner.element_size;
+            let reason =
+                format!("its elements have {found} bytes, not {}: run `sluice cleanup`", self.value_size);
+            return Err(PlaneError::new(self.object(table), reason));
+        }
+        Ok(Some(inner))
+    }
+
+    fn pin(&self, table: u32, id: u32) -> PathBuf {
+        self.pins.join(format!("{table}-{id}"))
+    }
+
+    fn unpinned(&self, table: u32, pin: &Path) -> Result<(), PlaneError> {
+        bpffs::unpin(pin).map(drop).map_err(|error| PlaneError::new(self.object(table), error))
+    }
+
+    fn object(&self, table: u32) -> String {
+        format!("map {}, key {table}", self.name)
+    }
+
+    fn fault(&self, table: u32, doing: &str, error: &(dyn std::error::Error + 'static)) -> PlaneError {
+        PlaneError::new(self.object(table), format!("cannot {doing}: {}", words(error)))
+    }
+}

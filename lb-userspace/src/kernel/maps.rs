@@ -1,0 +1,239 @@
+//! The kernel planes' maps as the controller sees them.
+
+use std::net::IpAddr;
+
+use lb_common::{
+    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
+    names, ticks,
+};
+use rustix::time::{ClockId, clock_gettime};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::bpffs::{self, BpfDir};
+use super::error::KernelError;
+use super::inner::MapOfMaps;
+use super::sweep;
+use super::syscall::Batch;
+use super::table::{Key, PerCpu, Table};
+use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::{
+    KernelAction, KernelCounters, KernelState, KernelTables, Prefix, Sweep, TrackedFlow,
+};
+
+/// The key of an LPM trie (linux/bpf.h, `bpf_lpm_trie_key`), IPv4 as IPv4-mapped IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RouteKey {
+    /// In bits, of 128.
+    length: u32,
+    address: Address,
+}
+
+/// Bits before an IPv4 address in an IPv4-mapped one.
+const MAPPED_BITS: u32 = 96;
+
+impl From<&Prefix> for RouteKey {
+    fn from(prefix: &Prefix) -> Self {
+        let before = if prefix.address.is_ipv4() { MAPPED_BITS } else { 0 };
+        Self { length: before + u32::from(prefix.length), address: prefix.address.into() }
+    }
+}
+
+impl From<RouteKey> for Prefix {
+    fn from(key: RouteKey) -> Self {
+        let address = key.address.ip();
+        let before = if address.is_ipv4() { MAPPED_BITS } else { 0 };
+        Self { address, length: u8::try_from(key.length.saturating_sub(before)).unwrap_or(u8::MAX) }
+    }
+}
+
+impl Key for RouteKey {
+    fn show(&self) -> String {
+        let prefix = Prefix::from(*self);
+        format!("{}/{}", prefix.address, prefix.length)
+    }
+}
+
+/// The pinned maps, open. Outlives the programs' owner: the controller holds it on its own thread.
+#[derive(Debug)]
+pub struct Tables {
+    services: Table<SocketKey, Service>,
+    endpoints: Table<SocketKey, Endpoint>,
+    backends: Table<u32, Backend>,
+    tables: MapOfMaps,
+    old_seen: MapOfMaps,
+    half_open: Table<FlowKey, HalfOpen>,
+    flows: Table<FlowKey, Flow>,
+    local: Table<Address, u8>,
+    routes: Table<RouteKey, NextHop>,
+    wanted: Table<Address, u32>,
+    counters: PerCpu,
+    service_traffic: PerCpu,
+    backend_traffic: PerCpu,
+}
+
+impl Tables {
+    /// Opens the pins, whose layouts have been checked.
+    pub(super) fn open(dir: &BpfDir) -> Result<Self, KernelError> {
+        let maps = &dir.path().join(bpffs::MAPS);
+        let inner = |name, pins, value_size| MapOfMaps::open(name, maps, dir.path().join(pins), value_size);
+        Ok(Self {
+            services: Table::open(names::MAP_SERVICES, maps)?,
+            endpoints: Table::open(names::MAP_ENDPOINTS, maps)?,
+            backends: Table::open(names::MAP_BACKENDS, maps)?,
+            tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
+            old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
+            half_open: Table::open(names::MAP_HALF_OPEN, maps)?,
+            flows: Table::open(names::MAP_FLOWS, maps)?,
+            local: Table::open(names::MAP_LOCAL, maps)?,
+            routes: Table::open(names::MAP_ROUTES, maps)?,
+            wanted: Table::open(names::MAP_WANTED, maps)?,
+            counters: PerCpu::open(names::MAP_COUNTERS, maps)?,
+            service_traffic: PerCpu::open(names::MAP_SERVICE_TRAFFIC, maps)?,
+            backend_traffic: PerCpu::open(names::MAP_BACKEND_TRAFFIC, maps)?,
+        })
+    }
+
+    fn swap(&self, table: u32, slots: &[Slot]) -> Result<(), PlaneError> {
+        // A place that another table size left behind would make slots beyond its end unreadable.
+        if self.old_seen.size(table)? != Some(slots.len()) {
+            self.old_seen.replace(table, slots.iter().map(|_| 0))?;
+        }
+        self.tables.replace(table, slots.iter().map(|slot| slot.0))
+    }
+}
+
+impl KernelTables for Tables {
+    fn apply(&mut self, action: &KernelAction) -> Result<(), PlaneError> {
+        match action {
+            KernelAction::PutBackend { index, backend } => self.backends.put(index, backend),
+            KernelAction::SwapTable { table, slots } => self.swap(*table, slots),
+            KernelAction::DropTable { table } => {
+                self.tables.remove(*table)?;
+                self.old_seen.remove(*table)
+            }
+            KernelAction::PutService { key, service } => self.services.put(key, service),
+            KernelAction::RemoveService { key } => self.services.delete(key).map(drop),
+            KernelAction::PutEndpoint { key, endpoint } => self.endpoints.put(key, endpoint),
+            KernelAction::RemoveEndpoint { key } => self.endpoints.delete(key).map(drop),
+            KernelAction::PutLocal { address } => self.local.put(address, &1),
+            KernelAction::RemoveLocal { address } => self.local.delete(address).map(drop),
+            KernelAction::PutRoute { prefix, hop } => self.routes.put(&prefix.into(), hop),
+            KernelAction::RemoveRoute { prefix } => self.routes.delete(&prefix.into()).map(drop),
+        }
+    }
+
+    /// Backends without an id are left out: an index that was retired and one that was never used look the
+    /// same.
+    fn read_back(&mut self) -> Result<KernelState, PlaneError> {
+        let mut state = KernelState::default();
+        self.backends.scan(Batch::Read, |indexes, backends| {
+            let live = indexes.iter().zip(backends).filter(|(_, backend)| backend.id.is_some());
+            state.backends.extend(live.map(|(index, backend)| (*index, *backend)));
+            Ok(())
+        })?;
+        for table in 0..self.tables.capacity() {
+            if let Some(words) = self.tables.read(table)? {
+                state.tables.insert(table, words.into_iter().map(Slot).collect());
+            }
+        }
+        self.services.scan(Batch::Read, |keys, services| {
+            state.services.extend(keys.iter().copied().zip(services.iter().copied()));
+            Ok(())
+        })?;
+        self.endpoints.scan(Batch::Read, |keys, endpoints| {
+            state.endpoints.extend(keys.iter().copied().zip(endpoints.iter().copied()));
+            Ok(())
+        })?;
+        self.local.scan(Batch::Read, |addresses, _| {
+            state.local.extend(addresses);
+            Ok(())
+        })?;
+        self.routes.scan(Batch::Read, |keys, hops| {
+            state.routes.extend(keys.iter().map(|key| Prefix::from(*key)).zip(hops.iter().copied()));
+            Ok(())
+        })?;
+        Ok(state)
+    }
+
+    fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError> {
+        let words = self.old_seen.read(table)?.unwrap_or_default();
+        // The value is in the first four bytes of its word in memory, the rest is zero.
+        Ok(words.into_iter().map(|word| zerocopy::transmute!(word)).map(|[seen, _]: [u32; 2]| seen).collect())
+    }
+
+    fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError> {
+        sweep::sweep(&self.half_open, &self.flows, now)
+    }
+
+    fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError> {
+        let mut sums = KernelCounters::default();
+        for counter in Counter::ALL {
+            sums.counters.insert(*counter, self.counters.sum(*counter as u32)?);
+        }
+        for index in services {
+            sums.services.insert(*index, self.service_traffic.sum::<Traffic>(*index)?);
+        }
+        for index in backends {
+            sums.backends.insert(*index, self.backend_traffic.sum::<Traffic>(*index)?);
+        }
+        Ok(sums)
+    }
+
+    fn clear_traffic(&mut self, service: Option<u32>, backend: Option<u32>) -> Result<(), PlaneError> {
+        if let Some(index) = service {
+            self.service_traffic.clear(index)?;
+        }
+        if let Some(index) = backend {
+            self.backend_traffic.clear(index)?;
+        }
+        Ok(())
+    }
+
+    fn take_wanted(&mut self) -> Result<Vec<(IpAddr, u32)>, PlaneError> {
+        let mut wanted = Vec::new();
+        self.wanted.scan(Batch::Take, |addresses, interfaces| {
+            wanted.extend(addresses.iter().map(Address::ip).zip(interfaces.iter().copied()));
+            Ok(())
+        })?;
+        Ok(wanted)
+    }
+
+    fn flow(&mut self, key: &FlowKey) -> Result<Option<TrackedFlow>, PlaneError> {
+        if let Some(flow) = self.flows.get(key)? {
+            return Ok(Some(TrackedFlow::Flow(flow)));
+        }
+        if let Some(half_open) = self.half_open.get(key)? {
+            return Ok(Some(TrackedFlow::HalfOpen(half_open)));
+        }
+        // A promotion between the two look-ups inserts there before it deletes here.
+        Ok(self.flows.get(key)?.map(TrackedFlow::Flow))
+    }
+
+    fn now(&self) -> u32 {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+        ticks::from_nanos(nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_both_families_survive_the_trie_key() {
+        for (address, length, bits) in [
+            ("0.0.0.0", 0, 96),
+            ("10.1.0.0", 16, 112),
+            ("192.0.2.1", 32, 128),
+            ("::", 0, 0),
+            ("2001:db8::", 32, 32),
+        ] {
+            let prefix = Prefix { address: address.parse().unwrap(), length };
+            let key = RouteKey::from(&prefix);
+            assert_eq!(key.length, bits, "{address}/{length}");
+            assert_eq!(Prefix::from(key), prefix);
+        }
+    }
+}
