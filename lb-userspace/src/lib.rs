@@ -8,6 +8,7 @@ pub mod config;
 pub mod controller;
 pub mod data_plane;
 pub mod health;
+pub mod kernel;
 pub mod maglev;
 pub mod model;
 pub mod network;

@@ -1,0 +1,3 @@
+//! The kernel planes.
+
+pub mod object;
