@@ -22,6 +22,7 @@ mod inner;
 mod links;
 mod load;
 mod maps;
+pub mod object;
 mod sweep;
 mod syscall;
 mod table;

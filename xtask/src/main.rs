@@ -1,2 +1,39 @@
-//! The project's verbs.
-fn main() {}
+//! The project's verbs: `cargo xtask <verb>`.
+
+mod build_ebpf;
+mod ci;
+mod process;
+mod rights;
+mod setup;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sluice's verbs")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make this machine able to build the eBPF object; quick where nothing is missing
+    Setup,
+    /// Build the eBPF object, check it, and print what each program costs
+    BuildEbpf,
+    /// Run every test ring that this host can run
+    Test(test::Options),
+    /// Exactly what CI runs
+    Ci,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().verb {
+        Verb::Setup => setup::run(),
+        Verb::BuildEbpf => build_ebpf::run(),
+        Verb::Test(options) => test::run(&options),
+        Verb::Ci => ci::run(),
+    }
+}
