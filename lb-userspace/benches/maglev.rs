@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use lb_userspace::maglev::build;
 
 fn backends(count: u16, weight: impl Fn(u16) -> u32) -> Vec<(SocketAddr, u32)> {
@@ -26,5 +26,8 @@ fn tables(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, tables);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    tables(&mut criterion);
+    criterion.final_summary();
+}

@@ -1,9 +1,23 @@
 //! Health checks: one probe per backend, judged by rise and fall.
 
-use std::net::SocketAddr;
+mod http;
+mod judge;
+mod probe;
+mod task;
 
-use crate::model;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::model::status::LastCheck;
+use crate::model::{self, Check};
+use task::Task;
+
+/// Checks that run at the same time, over all pools.
+pub const CONCURRENT_CHECKS: usize = 256;
 
 /// One backend to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,4 +41,64 @@ pub struct Observation {
     pub up: bool,
     /// The check itself.
     pub check: LastCheck,
+}
+
+/// Checks backends and reports every check. Dropping it ends all checks.
+///
+/// A backend is checked at once, then at intervals that are up to 10 % shorter than configured, so that
+/// checks spread out and `fall * interval + timeout` is the longest that a failure goes unnoticed. A check that
+/// this host is too short of descriptors, ports or memory to make is not reported: it says nothing of the backend.
+#[derive(Debug)]
+pub struct Checker {
+    observations: mpsc::Sender<Observation>,
+    running: Arc<Semaphore>,
+    probes: HashMap<(String, SocketAddr), Probe>,
+}
+
+/// A backend's task and how to tell it of a new config.
+#[derive(Debug)]
+struct Probe {
+    health: watch::Sender<model::Health>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Checker {
+    /// Without targets yet. Probes wait while `observations` is full, and end when it is closed.
+    pub fn start(observations: mpsc::Sender<Observation>) -> Self {
+        Self { observations, running: Arc::new(Semaphore::new(CONCURRENT_CHECKS)), probes: HashMap::new() }
+    }
+
+    /// Checks these backends from now on and no others; those with [`Check::None`] are not checked. Needs a
+    /// tokio runtime.
+    ///
+    /// A backend that stays keeps its judgement; where its health config changed it is checked at once.
+    /// Observations of a backend that left may still be in the channel.
+    pub fn set_targets(&mut self, targets: Vec<Target>) {
+        let mut wanted: HashMap<_, _> = targets
+            .into_iter()
+            .filter(|target| target.health.check != Check::None)
+            .map(|target| ((target.pool, target.address), target.health))
+            .collect();
+        self.probes.retain(|backend, probe| {
+            let Some(health) = wanted.remove(backend) else { return false };
+            probe.health.send_if_modified(|old| {
+                let changed = *old != health;
+                *old = health;
+                changed
+            });
+            true
+        });
+        for ((pool, address), health) in wanted {
+            let (sender, health) = watch::channel(health);
+            let task = Task {
+                pool: pool.clone(),
+                address,
+                health,
+                running: self.running.clone(),
+                observations: self.observations.clone(),
+            };
+            let task = AbortOnDropHandle::new(tokio::spawn(task.run(probe::probe)));
+            self.probes.insert((pool, address), Probe { health: sender, _task: task });
+        }
+    }
 }

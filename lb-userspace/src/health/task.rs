@@ -1,0 +1,216 @@
+//! The task of one backend: when it is checked, and what is reported.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rand::Rng;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::Observation;
+use super::judge::Judge;
+use super::probe::Outcome;
+use crate::model::Health;
+use crate::model::status::{LastCheck, rfc3339};
+
+/// What a task knows.
+pub(super) struct Task {
+    pub(super) pool: String,
+    pub(super) address: SocketAddr,
+    pub(super) health: watch::Receiver<Health>,
+    pub(super) running: Arc<Semaphore>,
+    pub(super) observations: mpsc::Sender<Observation>,
+}
+
+impl Task {
+    /// Runs until the backend leaves or nobody listens any more.
+    pub(super) async fn run<F>(mut self, probe: impl Fn(SocketAddr, Health) -> F)
+    where
+        F: Future<Output = io::Result<Outcome>>,
+    {
+        let mut judge = Judge::default();
+        let mut blind = false;
+        loop {
+            let health = self.health.borrow_and_update().clone();
+            let Ok(permit) = self.running.acquire().await else { return };
+            let (at, started) = (rfc3339(SystemTime::now()), Instant::now());
+            let outcome = probe(self.address, health.clone()).await;
+            let took_ms = started.elapsed().as_secs_f64() * 1000.0;
+            drop(permit);
+            match outcome {
+                Ok(Outcome { ok, detail }) => {
+                    blind = false;
+                    let observation = Observation {
+                        pool: self.pool.clone(),
+                        address: self.address,
+                        up: judge.observe(ok, &health),
+                        check: LastCheck { ok, at, took_ms, detail },
+                    };
+                    if self.observations.send(observation).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if !blind {
+                        tracing::warn!(pool = self.pool, backend = %self.address, %error, "cannot check");
+                    }
+                    blind = true;
+                }
+            }
+            tokio::select! {
+                () = sleep_until(started + shortened(health.interval, &mut rand::rng())) => {}
+                changed = self.health.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
+
+/// By up to 10 %, so that checks which began together drift apart.
+fn shortened(interval: Duration, rng: &mut impl Rng) -> Duration {
+    interval.mul_f64(rng.random_range(0.9..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+    use crate::model::Check;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn health() -> Health {
+        Health { check: Check::Tcp, interval: INTERVAL, timeout: INTERVAL, rise: 2, fall: 3 }
+    }
+
+    type Running = (watch::Sender<Health>, AbortOnDropHandle<()>);
+
+    /// Tasks whose probes are `probe`, and what they observe.
+    fn tasks<F>(
+        count: u16,
+        limit: usize,
+        probe: impl Fn(SocketAddr, Health) -> F + Clone + Send + 'static,
+    ) -> (Vec<Running>, mpsc::Receiver<Observation>)
+    where
+        F: Future<Output = io::Result<Outcome>> + Send + 'static,
+    {
+        let (observations, receiver) = mpsc::channel(1);
+        let running = Arc::new(Semaphore::new(limit));
+        let probes = (0..count)
+            .map(|port| {
+                let (sender, health) = watch::channel(health());
+                let task = Task {
+                    pool: "web".to_owned(),
+                    address: SocketAddr::from(([127, 0, 0, 1], port)),
+                    health,
+                    running: running.clone(),
+                    observations: observations.clone(),
+                };
+                (sender, AbortOnDropHandle::new(tokio::spawn(task.run(probe.clone()))))
+            })
+            .collect();
+        (probes, receiver)
+    }
+
+    #[test]
+    fn intervals_vary_and_are_never_exceeded() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let drawn: Vec<_> = (0..1000).map(|_| shortened(INTERVAL, &mut rng)).collect();
+        let (shortest, longest) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
+        assert!((INTERVAL.mul_f64(0.9)..INTERVAL.mul_f64(0.905)).contains(shortest), "{shortest:?}");
+        assert!((INTERVAL.mul_f64(0.995)..=INTERVAL).contains(longest), "{longest:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_check_is_at_once_and_others_follow_at_the_interval() {
+        let took = Duration::from_millis(300);
+        let (_probes, mut observed) = tasks(1, 1, move |_, _| async move {
+            tokio::time::sleep(took).await;
+            Ok(Outcome::passed("connected"))
+        });
+        let mut last = Instant::now();
+        let first = observed.recv().await.unwrap();
+        assert_eq!((last.elapsed(), first.check.took_ms), (took, 300.0));
+        for _ in 0..20 {
+            last = Instant::now();
+            observed.recv().await.unwrap();
+            // The paused clock steps in milliseconds.
+            let waited = last.elapsed();
+            assert!(
+                (Duration::from_millis(899)..=Duration::from_millis(1101)).contains(&waited),
+                "{waited:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_config_is_tried_at_once_and_keeps_the_judgement() {
+        let (probes, mut observed) = tasks(1, 1, |_, health| async move {
+            let ok = health.check == Check::Tcp;
+            Ok(Outcome { ok, detail: String::new() })
+        });
+        assert!(observed.recv().await.unwrap().up);
+        let started = Instant::now();
+        let failing = Check::Http { path: "/".to_owned() };
+        probes[0].0.send_modify(|health| health.check = failing);
+        let mut up = Vec::new();
+        for _ in 0..3 {
+            up.push(observed.recv().await.unwrap().up);
+            if up.len() == 1 {
+                assert_eq!(started.elapsed(), Duration::ZERO);
+            }
+        }
+        assert_eq!(up, [true, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_checks_than_allowed_run_at_a_time_and_all_get_their_turn() {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counters = (now.clone(), most.clone());
+        let (_probes, mut observed) = tasks(100, 8, move |_, _| {
+            let (now, most) = counters.clone();
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+                Ok(Outcome::passed("connected"))
+            }
+        });
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..100 {
+            seen.insert(observed.recv().await.unwrap().address);
+        }
+        assert_eq!((seen.len(), most.load(Ordering::Relaxed)), (100, 8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_this_host_cannot_make_says_nothing_of_the_backend() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (_probes, mut observed) = tasks(1, 1, move |_, _| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match call {
+                    0 | 5 => Ok(Outcome::passed("connected")),
+                    _ => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                }
+            }
+        });
+        let (first, started) = (observed.recv().await.unwrap(), Instant::now());
+        let second = observed.recv().await.unwrap();
+        assert!(first.up && second.up);
+        assert!(started.elapsed() > 4 * INTERVAL, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_end_when_nobody_listens() {
+        let (mut probes, observed) = tasks(1, 1, |_, _| async { Ok(Outcome::passed("connected")) });
+        drop(observed);
+        tokio::time::timeout(INTERVAL, probes.remove(0).1).await.unwrap().unwrap();
+    }
+}
