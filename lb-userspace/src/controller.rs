@@ -1,3 +1,4 @@
 //! The one task that owns desired and applied state.
 
 pub mod request;
+pub mod slots;
