@@ -33,6 +33,50 @@ pub struct KernelState {
     pub routes: BTreeMap<Prefix, NextHop>,
 }
 
+impl KernelState {
+    /// The state after `action`. A retired backend (`id == NONE`) leaves no entry.
+    pub fn record(&mut self, action: &KernelAction) {
+        match action {
+            KernelAction::PutBackend { index, backend } if backend.id.is_some() => {
+                self.backends.insert(*index, *backend);
+            }
+            KernelAction::PutBackend { index, .. } => {
+                self.backends.remove(index);
+            }
+            KernelAction::SwapTable { table, slots } => {
+                self.tables.insert(*table, slots.clone());
+            }
+            KernelAction::DropTable { table } => {
+                self.tables.remove(table);
+            }
+            KernelAction::PutService { key, service } => {
+                self.services.insert(*key, *service);
+            }
+            KernelAction::RemoveService { key } => {
+                self.services.remove(key);
+            }
+            KernelAction::PutEndpoint { key, endpoint } => {
+                self.endpoints.insert(*key, *endpoint);
+            }
+            KernelAction::RemoveEndpoint { key } => {
+                self.endpoints.remove(key);
+            }
+            KernelAction::PutLocal { address } => {
+                self.local.insert(*address);
+            }
+            KernelAction::RemoveLocal { address } => {
+                self.local.remove(address);
+            }
+            KernelAction::PutRoute { prefix, hop } => {
+                self.routes.insert(*prefix, *hop);
+            }
+            KernelAction::RemoveRoute { prefix } => {
+                self.routes.remove(prefix);
+            }
+        }
+    }
+}
+
 /// One step. `plan` orders them so that after each the maps are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant's line names its fields")]

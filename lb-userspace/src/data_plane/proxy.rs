@@ -52,6 +52,20 @@ pub enum ProxyAction {
     Close { listen: SocketAddr, drain: Duration },
 }
 
+impl ProxyState {
+    /// The state after `action`.
+    pub fn record(&mut self, action: &ProxyAction) {
+        match action {
+            ProxyAction::Listen { listen, service } | ProxyAction::Update { listen, service } => {
+                self.services.insert(*listen, service.clone());
+            }
+            ProxyAction::Close { listen, .. } => {
+                self.services.remove(listen);
+            }
+        }
+    }
+}
+
 /// What the proxy counted for a listen address or one of its backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProxyTraffic {
