@@ -1,0 +1,144 @@
+//! The loaded programs over the world of the packet table.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya_obj::programs::XdpAttachType;
+use lb_common::{Counter, Flow, FlowKey, HalfOpen, names};
+use lb_userspace::controller::plan::plan;
+use lb_userspace::data_plane::kernel::{KernelState, KernelTables};
+use lb_userspace::kernel::{KernelPlane, Settings};
+
+use crate::bpffs::Bpffs;
+use crate::object;
+use crate::world::{SEED, World};
+
+/// Which program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// XDP.
+    Xdp,
+    /// tc.
+    Tc,
+}
+
+/// What a run gave back.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// The program's return value.
+    pub action: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// The only counter beside `received` that the run raised.
+    pub verdict: Option<Counter>,
+}
+
+/// The loaded programs, pinned in a bpffs of their own.
+pub struct Loaded {
+    plane: KernelPlane,
+    applied: KernelState,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    half_open: HashMap<MapData, FlowKey, HalfOpen>,
+    /// Unmounted last.
+    bpffs: Bpffs,
+}
+
+impl Loaded {
+    /// Loads the object; the maps are empty.
+    ///
+    /// # Errors
+    /// No object, or no rights.
+    pub fn new() -> Result<Self> {
+        let bpffs = Bpffs::mount()?;
+        let dir = bpffs.join("sluice");
+        let object = object::bytes()?;
+        let settings = Settings { bpf_dir: &dir, flows: 1 << 18, hash_seed: Some(SEED), object: &object };
+        let (plane, _) = KernelPlane::open(&settings)?;
+        let flows = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_FLOWS)?))?;
+        let half_open = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_HALF_OPEN)?))?;
+        Ok(Self { plane, applied: KernelState::default(), flows, half_open, bpffs })
+    }
+
+    /// The programs' clock.
+    pub fn now(&self) -> u32 {
+        self.plane.tables.now()
+    }
+
+    /// Makes the maps hold `world`, its flow tables relative to `now`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn become_world(&mut self, world: &World, now: u32) -> Result<()> {
+        for action in plan(&self.applied, &world.state) {
+            self.plane.tables.apply(&action)?;
+        }
+        self.applied = world.state.clone();
+        let keys = self.flows.keys().collect::<Result<Vec<_>, _>>()?;
+        keys.iter().try_for_each(|key| self.flows.remove(key))?;
+        let keys = self.half_open.keys().collect::<Result<Vec<_>, _>>()?;
+        keys.iter().try_for_each(|key| self.half_open.remove(key))?;
+        for (key, flow) in world.flows_at(now) {
+            self.flows.insert(key, flow, 0)?;
+        }
+        for (key, half) in world.half_open_at(now) {
+            self.half_open.insert(key, half, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The entry of a flow.
+    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.get(key, 0).ok()
+    }
+
+    /// The half-open entry of a flow.
+    pub fn half_open(&self, key: &FlowKey) -> Option<HalfOpen> {
+        self.half_open.get(key, 0).ok()
+    }
+
+    /// The path of a pinned program.
+    pub fn program(&self, hook: Hook) -> PathBuf {
+        let name = match hook {
+            Hook::Xdp => names::PROGRAM_XDP,
+            Hook::Tc => names::PROGRAM_TC,
+        };
+        self.bpffs.join("sluice/programs").join(name)
+    }
+
+    /// Runs a program on a frame once.
+    ///
+    /// # Errors
+    /// The kernel refuses to run it.
+    pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Result<Ran> {
+        let before = self.plane.tables.counters(&[], &[])?.counters;
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..Default::default()
+        };
+        let path = self.program(hook);
+        let result = match hook {
+            Hook::Xdp => Xdp::from_pin(path, XdpAttachType::Interface)?.test_run(options),
+            Hook::Tc => SchedClassifier::from_pin(path)?.test_run(options),
+        }
+        .map_err(|error: ProgramError| anyhow::anyhow!("{hook:?}: {error}"))?;
+        let after = self.plane.tables.counters(&[], &[])?.counters;
+        let mut raised = after
+            .iter()
+            .filter(|(counter, value)| before.get(counter) != Some(value) && **counter != Counter::Received)
+            .map(|(counter, _)| *counter);
+        let verdict = raised.next();
+        anyhow::ensure!(raised.next().is_none(), "more than one verdict was counted");
+        let length = result.data_size_out as usize;
+        out.truncate(length);
+        Ok(Ran { action: result.return_value, frame: out, verdict })
+    }
+}
+
+fn open(dir: &Path, name: &str) -> Result<MapData> {
+    MapData::from_pin(dir.join("maps").join(name)).with_context(|| format!("map {name}"))
+}

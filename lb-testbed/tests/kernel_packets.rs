@@ -1,0 +1,85 @@
+//! The packet table on the loaded programs, which must agree with the host's walk byte for byte.
+
+use anyhow::{Context, Result};
+use lb_common::Counter;
+use lb_ebpf::host::Frame;
+use lb_ebpf::process;
+use lb_testbed::cases::{self, Case};
+use lb_testbed::loaded::{Hook, Loaded};
+
+/// Whether the kernel's test run takes a frame: XDP wants a link header, tc the whole network header too
+/// (`bpf_prog_test_run_xdp`, `bpf_prog_test_run_skb`). Shorter ones are tested on the host alone.
+fn takes(hook: Hook, frame: &[u8]) -> bool {
+    let network = match frame.get(12..14) {
+        Some([0x08, 0x00]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        _ => 0,
+    };
+    frame.len() >= 14 + if hook == Hook::Tc { network } else { 0 }
+}
+
+/// What each hook returns for a verdict: `XDP_*` of linux/bpf.h, `TC_ACT_*` of linux/pkt_cls.h.
+fn action(hook: Hook, verdict: Counter) -> u32 {
+    match (hook, verdict) {
+        (Hook::Xdp, Counter::Passed) => 2,
+        (Hook::Xdp, Counter::Forwarded | Counter::Replied) => 4,
+        (Hook::Xdp, _) => 1,
+        (Hook::Tc, Counter::Passed) => u32::MAX,
+        (Hook::Tc, Counter::Forwarded | Counter::Replied) => 7,
+        (Hook::Tc, _) => 2,
+    }
+}
+
+fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
+    let now = loaded.now();
+    loaded.become_world(&case.world, now)?;
+    let ran = loaded.run(hook, &case.frame)?;
+    let model = case.world.model(now);
+    let mut frame = Frame::new(&case.frame);
+    let verdict = process(&mut frame, &model);
+    anyhow::ensure!(ran.verdict == Some(verdict.counter), "{:?}, the host says {verdict:?}", ran.verdict);
+    anyhow::ensure!(ran.action == action(hook, verdict.counter), "returned {}", ran.action as i32);
+    if matches!(verdict.counter, Counter::Passed | Counter::Forwarded | Counter::Replied) {
+        anyhow::ensure!(ran.frame == frame.bytes(), "{:02x?}\nhost: {:02x?}", ran.frame, frame.bytes());
+    }
+    let Some(key) = case.key else { return Ok(()) };
+    // The kernel's clock may have moved on by a tick between the two.
+    let flow = model.flows.get(&key).map(|flow| flow.get());
+    let kernel = loaded.flow(&key);
+    anyhow::ensure!(
+        flow.map(|flow| (flow.backend, flow.seq, flow.closing))
+            == kernel.map(|flow| (flow.backend, flow.seq, flow.closing)),
+        "flow {kernel:?}\nhost: {flow:?}"
+    );
+    let half = model.half_open.get(&key).map(|half| half.get());
+    let kernel = loaded.half_open(&key);
+    anyhow::ensure!(
+        half.map(|half| (half.backend, half.isn, half.server_isn, half.recorded, half.proven))
+            == kernel.map(|half| (half.backend, half.isn, half.server_isn, half.recorded, half.proven)),
+        "half-open {kernel:?}\nhost: {half:?}"
+    );
+    Ok(())
+}
+
+fn agrees(hook: Hook) -> Result<()> {
+    let mut loaded = Loaded::new()?;
+    let mut failures = Vec::new();
+    for case in cases::all().iter().filter(|case| takes(hook, &case.frame)) {
+        if let Err(error) = check(&mut loaded, hook, case).with_context(|| format!("{hook:?}: {}", case.name))
+        {
+            failures.push(format!("{error:#}"));
+        }
+    }
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn xdp_agrees_with_the_host() -> Result<()> {
+    agrees(Hook::Xdp)
+}
+
+#[test]
+fn tc_agrees_with_the_host() -> Result<()> {
+    agrees(Hook::Tc)
+}
