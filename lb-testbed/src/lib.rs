@@ -4,6 +4,7 @@
 pub mod bpffs;
 pub mod cases;
 pub mod loaded;
+pub mod median;
 pub mod object;
 pub mod segment;
 pub mod world;

@@ -25,8 +25,6 @@ pub struct Plan {
     frame: [u64; WORDS],
     /// The frame's length in bytes.
     length: u32,
-    /// How many of the words are inside the frame.
-    words: u32,
     /// Byte offset of the address half-word and of the port that vary, 0: none.
     address_at: u32,
     port_at: u32,
