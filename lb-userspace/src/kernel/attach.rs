@@ -326,7 +326,7 @@ fn attach_error(link: &Link, plane: Plane, reason: String, cure: String) -> Kern
 fn refused(link: &Link, plane: Plane, error: &ProgramError) -> KernelError {
     let name = &link.name;
     let cure = match (plane, errno(error)) {
-        (_, Some(libc::EPERM)) => "run as root, or grant CAP_BPF and CAP_NET_ADMIN".to_owned(),
+        (_, Some(libc::EPERM)) => "run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".to_owned(),
         (_, Some(libc::ENODEV)) => "the interface is gone: reload to look again".to_owned(),
         (Plane::Xdp | Plane::XdpGeneric, Some(libc::EBUSY | libc::EEXIST)) => format!(
             "another XDP program is attached: end the process that owns it, or `ip link set dev {name} xdp off`"
