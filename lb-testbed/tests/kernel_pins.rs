@@ -248,10 +248,12 @@ fn links_and_strange_places_are_refused_with_the_cure() -> Result<()> {
         command.contains("mount -t bpf") && command.contains(&*plain.path().to_string_lossy()),
         "{command}"
     );
-    // The command is right.
+    // The command is right, and what it mounts may itself be the directory.
     run(command)?;
-    let opened = fixture.open_with(&plain.path().join("bpf").join("sluice"), 1024, None).map(drop);
-    run(&format!("umount {}", plain.path().join("bpf").display()))?;
+    let mounted = plain.path().join("bpf");
+    let opened = fixture.open_with(&mounted.join("sluice"), 1024, None).map(drop);
+    let opened = opened.and(fixture.open_with(&mounted, 1024, None).map(drop));
+    run(&format!("umount {}", mounted.display()))?;
     opened?;
     Ok(())
 }

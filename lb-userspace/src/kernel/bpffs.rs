@@ -155,7 +155,8 @@ fn check(level: &OwnedFd, path: &Path, rule: Rule) -> Result<(), KernelError> {
             "and be writable for nobody else, or have the sticky bit",
         ),
         Rule::Guarded => (mode & 0o022 == 0, "and be writable for nobody else"),
-        Rule::Private => (mode == 0o700, "with mode 0700"),
+        // The root of a BPF file system always has the sticky bit.
+        Rule::Private => (mode & !0o1000 == 0o700, "with mode 0700"),
     };
     if fits && stat.st_uid == 0 {
         return Ok(());
