@@ -253,7 +253,7 @@ fn links_and_strange_places_are_refused_with_the_cure() -> Result<()> {
     let mounted = plain.path().join("bpf");
     let opened = fixture.open_with(&mounted.join("sluice"), 1024, None).map(drop);
     let opened = opened.and(fixture.open_with(&mounted, 1024, None).map(drop));
-    run(&format!("umount {}", mounted.display()))?;
+    run(&format!("umount -l {}", mounted.display()))?;
     opened?;
     Ok(())
 }
