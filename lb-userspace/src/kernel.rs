@@ -66,14 +66,14 @@ pub fn available(choice: PlaneChoice, object: Option<&[u8]>) -> Result<&[u8], Un
 
 fn missing_capabilities() -> Result<Vec<&'static str>, rustix::io::Errno> {
     let effective = rustix::thread::capabilities(None)?.effective;
-    let mut missing = Vec::new();
-    if !effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN) {
-        missing.push("CAP_BPF");
-    }
-    if !effective.contains(CapabilitySet::NET_ADMIN) {
-        missing.push("CAP_NET_ADMIN");
-    }
-    Ok(missing)
+    // The kernel takes CAP_SYS_ADMIN for the first two. CAP_PERFMON: without it the verifier allows no
+    // comparison of packet pointers, which is how the programs check bounds.
+    let needed = [
+        (CapabilitySet::BPF | CapabilitySet::SYS_ADMIN, "CAP_BPF"),
+        (CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN, "CAP_PERFMON"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+    ];
+    Ok(needed.into_iter().filter(|(any, _)| !effective.intersects(*any)).map(|(_, name)| name).collect())
 }
 
 #[cfg(test)]

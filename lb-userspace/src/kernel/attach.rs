@@ -77,6 +77,9 @@ impl Programs {
             }
             PlaneChoice::Auto => match self.attach_xdp(link, Hook::Xdp) {
                 Ok(()) => (Hook::Xdp, "the driver has native XDP".to_owned()),
+                Err(KernelError::Attach { reason, .. }) => {
+                    (self.attach_tc(link)?, format!("native XDP is not possible: {reason}"))
+                }
                 Err(error) => (self.attach_tc(link)?, format!("native XDP is not possible: {error}")),
             },
             PlaneChoice::Force(Plane::Tc) => (self.attach_tc(link)?, "set in the config".to_owned()),
@@ -325,23 +328,30 @@ fn attach_error(link: &Link, plane: Plane, reason: String, cure: String) -> Kern
 
 fn refused(link: &Link, plane: Plane, error: &ProgramError) -> KernelError {
     let name = &link.name;
-    let cure = match (plane, errno(error)) {
-        (_, Some(libc::EPERM)) => "run as root, or grant CAP_BPF and CAP_NET_ADMIN".to_owned(),
-        (_, Some(libc::ENODEV)) => "the interface is gone: reload to look again".to_owned(),
-        (Plane::Xdp | Plane::XdpGeneric, Some(libc::EBUSY | libc::EEXIST)) => format!(
-            "another XDP program is attached: end the process that owns it, or `ip link set dev {name} xdp off`"
+    let other = "use plane = \"tc\"";
+    let (cause, cure) = match (plane, errno(error)) {
+        (_, Some(libc::EPERM)) => {
+            ("not permitted", "run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".to_owned())
+        }
+        (_, Some(libc::ENODEV)) => ("the interface is gone", "reload to look again".to_owned()),
+        (Plane::Xdp | Plane::XdpGeneric, Some(libc::EBUSY | libc::EEXIST)) => (
+            "another XDP program is attached",
+            format!("end the process that owns it, or `ip link set dev {name} xdp off`"),
         ),
-        (Plane::Xdp, Some(libc::ERANGE)) => format!(
-            "an MTU (for veth its peer's) is too large for XDP: `ip link set dev {name} mtu 1500`, or use \
-             plane = \"tc\""
+        (Plane::Xdp, Some(libc::EOPNOTSUPP)) => ("the driver has no native XDP", other.to_owned()),
+        (Plane::Xdp, Some(libc::ERANGE)) => (
+            "an MTU (of a veth its peer's) is too large for XDP",
+            format!("`ip link set dev {name} mtu 1500`, or {other}"),
         ),
-        (Plane::Xdp, Some(libc::EINVAL)) => format!(
-            "`ethtool -K {name} lro off` and an MTU of at most 1500 help with most drivers, or use plane = \"tc\""
+        (Plane::Xdp, Some(libc::EINVAL)) => (
+            "the driver refuses XDP as it is set up now",
+            format!(
+                "`ethtool -K {name} lro off` and an MTU of at most 1500 help with most drivers; or {other}"
+            ),
         ),
-        (Plane::Xdp, _) => "use plane = \"tc\" or \"auto\"".to_owned(),
-        _ => "use another plane".to_owned(),
+        _ => ("the kernel refuses", "use another plane".to_owned()),
     };
-    attach_error(link, plane, words(error), cure)
+    attach_error(link, plane, format!("{cause} ({})", words(error)), cure)
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

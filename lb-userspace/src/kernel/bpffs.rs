@@ -32,7 +32,7 @@ pub(super) const OLD_SEEN: &str = "old_seen";
 pub(super) struct BpfDir {
     path: PathBuf,
     /// Holds the lock.
-    _directory: OwnedFd,
+    directory: OwnedFd,
 }
 
 impl BpfDir {
@@ -48,8 +48,8 @@ impl BpfDir {
         let dir = Self::lock(path, directory)?;
         for name in SUBDIRECTORIES {
             let path = dir.path.join(name);
-            make(&dir._directory, name.as_ref(), &path)?;
-            let Some(level) = enter(&dir._directory, name.as_ref(), &path)? else { continue };
+            make(&dir.directory, name.as_ref(), &path)?;
+            let Some(level) = enter(&dir.directory, name.as_ref(), &path)? else { continue };
             check(&level, &path, Rule::Private)?;
         }
         Ok(dir)
@@ -62,7 +62,7 @@ impl BpfDir {
 
     fn lock(path: &Path, directory: OwnedFd) -> Result<Self, KernelError> {
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _directory: directory }),
+            Ok(()) => Ok(Self { path: path.to_owned(), directory }),
             Err(Errno::WOULDBLOCK) => Err(KernelError::Locked { path: path.to_owned() }),
             Err(errno) => Err(KernelError::file(path, "lock")(errno.into())),
         }
@@ -76,6 +76,15 @@ impl BpfDir {
     /// The pin of a name in a subdirectory.
     pub(super) fn pin(&self, subdirectory: &str, name: &str) -> PathBuf {
         self.path.join(subdirectory).join(name)
+    }
+}
+
+impl Drop for BpfDir {
+    /// Closing alone would leave the lock to a child that is between fork and exec.
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.directory, FlockOperation::Unlock) {
+            tracing::debug!(path = %self.path.display(), %error, "cannot unlock");
+        }
     }
 }
 
@@ -155,7 +164,8 @@ fn check(level: &OwnedFd, path: &Path, rule: Rule) -> Result<(), KernelError> {
             "and be writable for nobody else, or have the sticky bit",
         ),
         Rule::Guarded => (mode & 0o022 == 0, "and be writable for nobody else"),
-        Rule::Private => (mode == 0o700, "with mode 0700"),
+        // The root of a BPF file system always has the sticky bit.
+        Rule::Private => (mode & !0o1000 == 0o700, "with mode 0700"),
     };
     if fits && stat.st_uid == 0 {
         return Ok(());

@@ -122,7 +122,7 @@ impl<K: Key, V: Plain> Table<K, V> {
     }
 
     fn fault(&self, key: &K, doing: &str, error: &io::Error) -> PlaneError {
-        let cause = if error.raw_os_error() == Some(libc::E2BIG) {
+        let cause = if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) {
             format!("it is full, or the index lies beyond its {} entries", self.map.entries)
         } else {
             error.to_string()
