@@ -7,6 +7,7 @@
 #[path = "config/mutations.rs"]
 mod mutations;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -145,8 +146,8 @@ fn what_is_unusual_but_sound_is_accepted() {
     }
 }
 
-/// The bad files beside this test.
-fn bad_files() -> Vec<PathBuf> {
+#[test]
+fn bad_files_yield_their_golden_messages() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
     let mut files: Vec<PathBuf> = fs::read_dir(directory)
         .unwrap()
@@ -154,12 +155,6 @@ fn bad_files() -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     files.sort();
-    files
-}
-
-#[test]
-fn bad_files_yield_their_golden_messages() {
-    let files = bad_files();
     assert!(files.len() >= 20, "{files:?}");
     for path in files {
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -181,24 +176,25 @@ fn bad_files_yield_their_golden_messages() {
 
 #[test]
 fn every_mutation_is_refused_at_its_line_and_key() {
-    let cases = mutations::mutations(SHIPPED);
-    assert!(cases.len() >= 200, "only {} cases", cases.len());
-    for case in cases {
-        let Err(problems) = parse(&case.text) else { panic!("{} was accepted:\n{}", case.name, case.text) };
-        let named = problems.iter().any(|problem| problem.line == case.line && problem.path == case.path);
-        assert!(
-            named,
-            "{}: no message names line {:?} and {:?}:\n{}",
-            case.name,
-            case.line,
-            case.path,
-            messages(&problems)
-        );
-        assert!(
-            problems.iter().all(|problem| !problem.reason.is_empty() && problem.file == "config.toml"),
-            "{}: {problems:?}",
-            case.name
-        );
+    for base in [SHIPPED, SMALL] {
+        let cases = mutations::mutations(base);
+        let different: BTreeSet<&str> = cases.iter().map(|case| case.text.as_str()).collect();
+        assert!(different.len() >= 200, "only {} different cases", different.len());
+        assert!(!different.contains(base));
+        for case in &cases {
+            let Err(problems) = parse(&case.text) else {
+                panic!("{} was accepted:\n{}", case.name, case.text)
+            };
+            let named = |problem: &&Problem| problem.line == case.line && problem.path == case.path;
+            assert!(
+                problems.iter().find(named).is_some_and(|problem| !problem.reason.is_empty()),
+                "{}: no message names line {:?} and {:?}:\n{}",
+                case.name,
+                case.line,
+                case.path,
+                messages(&problems)
+            );
+        }
     }
 }
 
@@ -425,4 +421,24 @@ fn deep_nesting_is_no_way_to_end_the_process() {
     {
         explains(&text);
     }
+}
+
+#[test]
+fn more_backends_than_the_maps_hold_are_refused() {
+    let many = lb_common::limits::BACKENDS;
+    let backends: String = (1..many)
+        .map(|number| {
+            let [_, a, b, c] = number.to_be_bytes();
+            format!("[[pool.backend]]\naddress = \"10.{a}.{b}.{c}:81\"\n")
+        })
+        .collect();
+    let text = format!("{SMALL}[[pool]]\nname = \"many\"\n{backends}");
+    let problems = parse(&text).unwrap_err();
+    assert_eq!(
+        messages(&problems),
+        format!(
+            "config.toml:5:1: pool: {many} backends are too many: {} at most (hint: leave some out)\n",
+            many - 1
+        )
+    );
 }

@@ -199,7 +199,8 @@ fn endpoints(
 fn capacities(report: &Report<'_>, services: &[(usize, &Service)], pools: &[(usize, &Pool)]) {
     let too_many = |path: &str, what: &str, count: usize, most: u32| {
         if count > most as usize {
-            report.fault(path, Fault::new(format!("{count} {what} are too many: {most} at most")));
+            let fault = Fault::new(format!("{count} {what} are too many: {most} at most"));
+            report.fault(path, fault.hint("leave some out"));
         }
     };
     // Every listen address takes an entry, and every IP address one more.
