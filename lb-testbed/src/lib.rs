@@ -5,8 +5,13 @@
 pub mod bpffs;
 pub mod cases;
 pub mod loaded;
+pub mod backend;
+pub mod cases;
+pub mod client;
 pub mod eventually;
 pub mod namespace;
 pub mod object;
+pub mod record;
 pub mod segment;
+pub mod topology;
 pub mod world;
