@@ -1,6 +1,7 @@
 //! Clients that judge what they get: flows that live long, and a stream of new ones.
 
 pub mod bound;
+pub mod bulk;
 pub mod churn;
 mod flow;
 pub mod http;

@@ -11,6 +11,7 @@ pub mod client;
 pub mod eventually;
 pub mod namespace;
 pub mod object;
+pub mod process;
 pub mod record;
 pub mod segment;
 pub mod topology;

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use lb_testbed::backend::{Kind, Server};
 use lb_testbed::client::churn::{self, Churn};
 use lb_testbed::client::long::{self, LongFlows};
-use lb_testbed::client::{Outcome, http};
+use lb_testbed::client::{Outcome, bulk, http};
 use lb_testbed::eventually::eventually;
 use lb_testbed::topology::{HOST_INTERFACE, Options, Topology, VIP4, VIP6};
 
@@ -55,6 +55,9 @@ fn a_router_breaks_nothing() -> anyhow::Result<()> {
         eventually("half a second of new flows", DEADLINE, || Ok((churn.now_ms() > 500.0).then_some(())))?;
         let churn = churn.stop()?;
         ensure!(churn.lost == 0 && churn.flows > 200 && churn.backends["b0"] == churn.flows, "{churn:?}");
+        let plan = bulk::Plan { target: server.address(), bytes: 20_000_000, stall: Duration::from_secs(1) };
+        let bulk = bulk::transfer(&bed.client.namespace, plan)?;
+        ensure!(bulk.intact && bulk.backend == "b0" && bulk.mbit_per_s > 1.0, "{bulk:?}");
         let long = long.finish()?;
         ensure!(long.broken == 0 && long.outcomes[&Outcome::Ok] == 1000, "{long:?}");
         ensure!(long.broken_share_below < 0.0031 && serde_json::to_string(&long)?.contains("\"ok\":1000"));
