@@ -1,0 +1,226 @@
+//! The real `sluice` in a namespace, with files, sockets and pins of its own. Never outlives its guard.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use lb_userspace::model::status::Status;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::eventually::eventually;
+use crate::namespace::Namespace;
+
+/// A daemon that is not ready by then is broken.
+const READY: Duration = Duration::from_secs(20);
+
+/// One daemon after another with the same config and pins. Dropping it kills the daemon and removes what is
+/// pinned.
+#[derive(Debug)]
+pub struct Sluice {
+    namespace: Arc<Namespace>,
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Sluice {
+    /// Prepares directories and a bpffs, and writes the config; starts nothing. Paths in `config` are
+    /// overridden, so it need not name any.
+    ///
+    /// # Errors
+    /// No rights.
+    pub fn new(namespace: &Arc<Namespace>, config: &str) -> anyhow::Result<Self> {
+        // Below a directory that root alone can write to: pins are refused elsewhere.
+        let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir_in("/run")?;
+        let sluice = Self { namespace: Arc::clone(namespace), directory, child: None };
+        let bpffs = sluice.bpffs();
+        fs::create_dir(&bpffs)?;
+        rustix::mount::mount("bpf", &bpffs, "bpf", MountFlags::empty(), Some(c"mode=0700"))
+            .with_context(|| format!("mounting bpffs on {}", bpffs.display()))?;
+        sluice.write_config(config)?;
+        Ok(sluice)
+    }
+
+    /// The binary: what `SLUICE_BIN` names, or the release build of this workspace.
+    pub fn binary() -> PathBuf {
+        std::env::var_os("SLUICE_BIN").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/sluice"),
+            PathBuf::from,
+        )
+    }
+
+    /// Puts another config in place; the daemon is not told.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_config(&self, config: &str) -> anyhow::Result<()> {
+        fs::write(self.config(), config).with_context(|| format!("writing {}", self.config().display()))
+    }
+
+    /// The config file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    /// The admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("admin.sock")
+    }
+
+    /// Where links, programs and maps are pinned.
+    pub fn bpf_dir(&self) -> PathBuf {
+        self.bpffs().join("sluice")
+    }
+
+    fn bpffs(&self) -> PathBuf {
+        self.directory.path().join("bpf")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// Everything that the daemons have logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// The process of the daemon that runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// It runs already, cannot be started, ends, or is not ready in time; the message holds its log.
+    pub fn start(&mut self) -> anyhow::Result<Status> {
+        self.spawn()?;
+        let status = eventually("the daemon is ready", READY, || {
+            let status = self.status();
+            // The exit of a daemon that failed says more than a socket that is not there.
+            if let Some(exit) = self.exited()? {
+                return Ok(Some(Err(anyhow::anyhow!("the daemon ended with {exit}"))));
+            }
+            Ok(Some(status?).filter(|status| status.phase == "ready").map(Ok))
+        });
+        status.and_then(|status| status).with_context(|| format!("log of the daemon:\n{}", self.log()))
+    }
+
+    /// Starts the daemon and does not wait.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn spawn(&mut self) -> anyhow::Result<()> {
+        ensure!(self.child.is_none(), "a daemon runs already");
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let mut command = self.command();
+        command.args(["run", "-c"]).arg(self.config()).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = self.namespace.run(|| command.spawn())?;
+        self.child = Some(child.with_context(|| format!("starting {command:?}"))?);
+        Ok(())
+    }
+
+    /// Sends a signal to the daemon.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("no daemon runs")?;
+        rustix::process::kill_process(Pid::from_child(child), signal)?;
+        Ok(())
+    }
+
+    /// `kill -9`, and the process is gone when this returns. Pins stay.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().context("no daemon runs")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// None runs, or it does not end in time; the message holds its log.
+    pub fn stop(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        eventually("the daemon ends", deadline, || self.exited())
+            .with_context(|| format!("log of the daemon:\n{}", self.log()))
+    }
+
+    /// How the daemon ended, if it did and was not asked before.
+    ///
+    /// # Errors
+    /// The kernel cannot say.
+    pub fn exited(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let exit = child.try_wait()?;
+        if exit.is_some() {
+            self.child = None;
+        }
+        Ok(exit)
+    }
+
+    /// Runs a verb that talks to the daemon, such as `["status", "--json"]`.
+    ///
+    /// # Errors
+    /// It cannot be started; its own failure is in the output.
+    pub fn ask(&self, verb: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.command();
+        command.args(verb).arg("--socket").arg(self.socket());
+        self.namespace.run(|| command.output())?.with_context(|| format!("starting {command:?}"))
+    }
+
+    /// Runs a verb that reads the config, such as `["check"]`.
+    ///
+    /// # Errors
+    /// It cannot be started; its own failure is in the output.
+    pub fn with_config(&self, verb: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.command();
+        command.args(verb).arg("-c").arg(self.config());
+        self.namespace.run(|| command.output())?.with_context(|| format!("starting {command:?}"))
+    }
+
+    /// The status document.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or with something else.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        let output = self.ask(&["status", "--json"])?;
+        if !output.status.success() {
+            bail!("status: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).with_context(|| format!("not a status document: {text}"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(Self::binary());
+        command
+            .env("SLUICE_DAEMON__STATE_DIR", self.directory.path().join("state"))
+            .env("SLUICE_DAEMON__BPF_DIR", self.bpf_dir())
+            .env("SLUICE_ADMIN__SOCKET", self.socket());
+        command
+    }
+}
+
+impl Drop for Sluice {
+    fn drop(&mut self) {
+        if self.kill().is_ok() {
+            eprintln!("log of the daemon:\n{}", self.log());
+        }
+        // Takes the pins, and so the attached programs, away.
+        if let Err(error) = rustix::mount::unmount(self.bpffs(), UnmountFlags::DETACH) {
+            eprintln!("{} could not be unmounted: {error}", self.bpffs().display());
+        }
+    }
+}
