@@ -11,3 +11,4 @@ pub mod health;
 pub mod maglev;
 pub mod model;
 pub mod network;
+pub mod proxy;
