@@ -86,7 +86,7 @@ impl Proxy {
     /// Stops accepting, waits until all connections have ended, and resets those that are left after `drain`.
     /// Blocks as long as that takes.
     pub fn stop(mut self, drain: Duration) {
-        self.shut_down(Instant::now() + drain);
+        self.shut_down(later(Instant::now(), drain));
     }
 
     fn shut_down(&mut self, deadline: Instant) {
@@ -143,7 +143,7 @@ impl Proxy {
 
     fn close(&mut self, address: SocketAddr, drain: Duration) -> Result<(), PlaneError> {
         let Some(listen) = self.listens.remove(&address) else { return Ok(()) };
-        listen.desired.send_replace(Desired::Closing(Instant::now() + drain));
+        listen.desired.send_replace(Desired::Closing(later(Instant::now(), drain)));
         match listen.open.recv_timeout(CLOSE_PATIENCE) {
             Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
             _ => Err(PlaneError::new(object(address), "a proxy worker hangs; restart the daemon")),
@@ -161,6 +161,12 @@ impl Proxy {
             .map(Arc::new)
             .map_err(|error| PlaneError::new(format!("pool {:?}", service.pool), error))
     }
+}
+
+/// `start + wait`, or some decades later where that is beyond the clock.
+fn later(start: Instant, wait: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(1 << 30);
+    start.checked_add(wait).unwrap_or_else(|| start + DECADES)
 }
 
 fn object(listen: SocketAddr) -> String {

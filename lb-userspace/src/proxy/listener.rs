@@ -69,8 +69,9 @@ fn open(listen: SocketAddr, share: bool) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit both: no delay, and a close that is a reset (see `session`).
     socket.set_tcp_nodelay(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
     socket.bind(&listen.into())?;
     if share {
         socket.listen(BACKLOG)?;
@@ -201,5 +202,19 @@ fn accept_rest(socket: &Socket, start: &impl Fn(TcpStream, SocketAddr)) {
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_what_the_listener_has() {
+        let [socket] = <[Socket; 1]>::try_from(bind("127.0.0.1:0".parse().unwrap(), 1).unwrap()).unwrap();
+        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert_eq!(socket2::SockRef::from(&accepted).linger().unwrap(), Some(Duration::ZERO));
     }
 }

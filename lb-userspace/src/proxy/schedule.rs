@@ -66,13 +66,17 @@ impl RoundRobin {
             .collect();
     }
 
+    /// Those that were tried neither gain nor lose: their turn was the one that failed.
     fn pick(&mut self, tried: &[usize]) -> Option<usize> {
         let mut sum = 0;
         let mut best: Option<(usize, i64)> = None;
-        for (index, turn) in self.turns.iter_mut().enumerate().filter(|(_, turn)| turn.weight > 0) {
+        for (index, turn) in self.turns.iter_mut().enumerate() {
+            if turn.weight == 0 || tried.contains(&index) {
+                continue;
+            }
             turn.credit += turn.weight;
             sum += turn.weight;
-            if best.is_none_or(|(_, credit)| turn.credit > credit) && !tried.contains(&index) {
+            if best.is_none_or(|(_, credit)| turn.credit > credit) {
                 best = Some((index, turn.credit));
             }
         }

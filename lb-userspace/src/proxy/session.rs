@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::rc::Rc;
 
+use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::counters::Shard;
@@ -18,15 +18,14 @@ use super::worker::Worker;
 /// Backends that are tried before a client is sent away.
 const TRIES: usize = 3;
 
-/// Serves one accepted client. However this future ends - it returns, it is dropped, it panics - a connection
-/// that did not run to its end is reset on both sides.
+/// Serves one accepted client. Both sockets are such that closing them is a reset, until the connection has run
+/// to its end: so a cut, a deadline or a panic needs to do nothing but drop this future.
 pub(super) async fn serve(
     client: TcpStream,
     address: SocketAddr,
     target: Rc<RefCell<Target>>,
     worker: Rc<Worker>,
 ) {
-    let client = Resetting::new(client);
     let counters = target.borrow().counters.clone();
     let counters = counters.shard(worker.index);
     let _open = counters.open();
@@ -44,25 +43,25 @@ pub(super) async fn serve(
 
 /// Connects, then relays to the end; an error says that it could not connect.
 async fn attempt(
-    client: &Resetting,
+    client: &TcpStream,
     choice: &Choice,
     counters: &Shard,
     worker: &Rc<Worker>,
 ) -> io::Result<()> {
     let backend = tokio::select! {
-        connected = timeout(choice.connect_timeout, TcpStream::connect(choice.backend.address)) => connected??,
+        connected = timeout(choice.connect_timeout, connect(choice.backend.address)) => connected??,
         // The client has given up.
         _ = client.ready(Interest::ERROR) => return Ok(()),
     };
-    let backend = Resetting::new(backend);
-    backend.set_nodelay(true)?;
     let shard = choice.backend.counters.shard(worker.index);
     let _open = shard.open();
     let end = relay(client, &backend, &worker.pools, worker.splice, choice.patience, [counters, shard]).await;
     match end {
         End::Closed => {
-            client.keep();
-            backend.keep();
+            for socket in [client, &backend] {
+                // It fails only on a socket that has nothing left to lose.
+                let _ = SockRef::from(socket).set_linger(None);
+            }
         }
         End::Broken | End::Idle => {
             tracing::debug!(backend = %choice.backend.address, ?end, "connection reset");
@@ -71,36 +70,9 @@ async fn attempt(
     Ok(())
 }
 
-/// A socket that is reset when it is dropped, unless its stream has ended in both directions.
-struct Resetting {
-    stream: TcpStream,
-    ended: std::cell::Cell<bool>,
-}
-
-impl Resetting {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, ended: false.into() }
-    }
-
-    fn keep(&self) {
-        self.ended.set(true);
-    }
-}
-
-impl Deref for Resetting {
-    type Target = TcpStream;
-
-    fn deref(&self) -> &TcpStream {
-        &self.stream
-    }
-}
-
-impl Drop for Resetting {
-    fn drop(&mut self) {
-        if !self.ended.get()
-            && let Err(error) = self.stream.set_zero_linger()
-        {
-            tracing::debug!(%error, "cannot reset");
-        }
-    }
+async fn connect(backend: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if backend.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    socket.set_zero_linger()?;
+    socket.connect(backend).await
 }

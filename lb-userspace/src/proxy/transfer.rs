@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::counters::Shard;
+use super::later;
 use super::pools::{Buffer, LentPipe, Pools};
 use super::relay::{Carrier, Direction, Outcome, Step};
 
@@ -63,7 +64,9 @@ pub(super) async fn relay(
         let ended = poll_ways(cx, &mut up, &mut down);
         let (bytes, reply_bytes) = (up.take_moved(), down.take_moved());
         if bytes + reply_bytes > 0 {
-            counters.map(|shard| shard.relayed(bytes, reply_bytes));
+            for shard in counters {
+                shard.relayed(bytes, reply_bytes);
+            }
             active = Instant::now();
         }
         if let Poll::Ready(end) = ended {
@@ -97,12 +100,6 @@ pub(super) async fn relay(
         Poll::Pending
     })
     .await
-}
-
-/// `start + wait`, or some decades where that is beyond the clock.
-fn later(start: Instant, wait: Duration) -> Instant {
-    const DECADES: Duration = Duration::from_secs(1 << 30);
-    start.checked_add(wait).unwrap_or_else(|| start + DECADES)
 }
 
 fn poll_ways(cx: &mut Context<'_>, up: &mut Way<'_>, down: &mut Way<'_>) -> Poll<End> {
