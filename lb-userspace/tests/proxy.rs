@@ -349,9 +349,9 @@ fn the_receiver_slows_the_sender_down() {
     let pattern = Pattern::new(6);
     let sent = pattern.fill(&client);
     let relayed = usize::try_from(setup.traffic().bytes).unwrap();
-    // One pipe of 64 fragments of at most 64 KiB, and two socket queues of the client's connection.
+    // The most that one call splices into a pipe, and the two queues of the client's connection.
     let queues = sysctl_max("tcp_rmem") + sysctl_max("tcp_wmem");
-    assert!(sent - relayed <= (4 << 20) + queues, "{sent} sent, {relayed} relayed");
+    assert!(sent - relayed <= (1 << 20) + queues, "{sent} sent, {relayed} relayed");
     pattern.expect(&server, 0..sent, &mut StdRng::seed_from_u64(7));
 }
 
@@ -413,6 +413,42 @@ fn an_unreachable_backend_costs_a_client_nothing() {
 }
 
 #[test]
+fn a_silent_backend_costs_a_client_the_connect_time_out() {
+    // Its queue is full, so the kernel drops every SYN.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let address = silent.local_addr().unwrap().as_socket().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(filler) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        fillers.push(filler);
+    }
+
+    let live = Echo::start(b'a');
+    let connect_timeout = Duration::from_millis(100);
+    let members = [member(address, 1), member(live.address, 1)];
+    let service = ProxyService { connect_timeout, ..service(Scheduler::RoundRobin, &members) };
+    let setup = Setup::new(1, Splice::Adaptive, service);
+    let start = Instant::now();
+    assert_eq!(who(&mut setup.client()), b'a');
+    assert!(start.elapsed() >= connect_timeout);
+    assert_eq!(setup.backend_traffic(address).failures, 1);
+}
+
+#[test]
+fn three_different_backends_are_tried_and_no_more() {
+    let dead = [(); 4].map(|()| refusing());
+    let members = dead.each_ref().map(|(_, address)| member(*address, 1));
+    for scheduler in [Scheduler::RoundRobin, Scheduler::Maglev] {
+        let setup = Setup::new(1, Splice::Adaptive, service(scheduler, &members));
+        assert_reset(&mut setup.client());
+        let mut failures = members.map(|member| setup.backend_traffic(member.address).failures);
+        failures.sort_unstable();
+        assert_eq!(failures, [0, 1, 1, 1]);
+    }
+}
+
+#[test]
 fn without_a_backend_the_client_is_reset_and_counted() {
     let (_held, dead) = refusing();
     let idle = Echo::start(b'a');
@@ -432,14 +468,14 @@ fn without_a_backend_the_client_is_reset_and_counted() {
 #[test]
 fn silence_ends_a_connection_and_bytes_keep_it() {
     let backend = Echo::start(b'a');
-    let idle = Duration::from_millis(200);
+    let idle = Duration::from_secs(1);
     let service =
         ProxyService { idle_timeout: idle, ..service(Scheduler::RoundRobin, &[member(backend.address, 1)]) };
     let setup = Setup::new(1, Splice::Adaptive, service);
     let mut client = setup.client();
     assert_eq!(who(&mut client), b'a');
     let start = Instant::now();
-    while start.elapsed() < 3 * idle {
+    while start.elapsed() < idle * 3 / 2 {
         ping(&mut client).unwrap();
     }
     let last = Instant::now();
@@ -499,7 +535,7 @@ fn close_serves_who_is_in_the_queue_and_resets_the_rest_at_the_deadline() {
     let backend = Echo::start(b'a');
     let mut setup = Setup::over(&[member(backend.address, 1)]);
     let mut clients: Vec<_> = (0..50).map(|_| setup.client()).collect();
-    let drain = Duration::from_secs(2);
+    let drain = Duration::from_secs(3);
     let start = Instant::now();
     setup.close(drain);
     let refused = TcpStream::connect(setup.listen).unwrap_err();
@@ -524,7 +560,7 @@ fn stop_waits_for_connections_and_resets_them_at_the_deadline() {
     let (mut patient, quick) = (setup.client(), setup.client());
     let (mut first, mut second) = (accept(&backend), accept(&backend));
     let listen = setup.listen;
-    let drain = Duration::from_secs(1);
+    let drain = Duration::from_secs(2);
     let start = Instant::now();
     let stopping = thread::spawn(move || setup.proxy.stop(drain));
     while TcpStream::connect(listen).is_ok() {

@@ -10,7 +10,7 @@ use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
 /// What a pipe should hold. One slot of 4 KiB takes one fragment of the socket's queue, whatever its size, so
-/// 64 slots hold from some 90 KiB (fragments of one segment) to 2 MiB.
+/// 64 slots hold from some 90 KiB (fragments of one segment) to all that one call asks for.
 const WANTED: usize = 256 << 10;
 
 /// The least that is worth it. A user above /proc/sys/fs/pipe-user-pages-soft gets two slots (man 7 pipe);

@@ -263,3 +263,70 @@ impl<'a> Way<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::counters::Counters;
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    const WAIT: Duration = Duration::from_secs(20);
+
+    /// Sends `sent` through a relay with these pools, while `during` runs before anything is read.
+    async fn bulk(pools: &Rc<Pools>, sent: &[u8], during: impl Future<Output = ()>) {
+        let ((mut client, front), (back, mut server)) = (pair().await, pair().await);
+        let counters = Counters::new(1);
+        let patience = Patience { idle: WAIT, closing: WAIT };
+        let shards = [counters.shard(0), counters.shard(0)];
+        let (end, (), seen) = tokio::join!(
+            relay(&front, &back, pools, true, patience, shards),
+            async {
+                client.write_all(sent).await.unwrap();
+                client.shutdown().await.unwrap();
+            },
+            async {
+                during.await;
+                let mut seen = Vec::new();
+                server.read_to_end(&mut seen).await.unwrap();
+                server.shutdown().await.unwrap();
+                seen
+            }
+        );
+        assert_eq!(end, End::Closed);
+        assert!(seen == sent);
+        assert_eq!(counters.sum().bytes, 2 * sent.len() as u64, "counted on both shards");
+    }
+
+    fn bytes(n: u32) -> Vec<u8> {
+        (0..n).map(|n| (n % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn bulk_holds_a_pipe_while_its_receiver_is_slow_and_no_longer() {
+        let pools = Pools::new(1);
+        let pipe_is_lent = async {
+            while pools.pipe().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        bulk(&pools, &bytes(50_000_000), async {
+            tokio::time::timeout(WAIT, pipe_is_lent).await.expect("bulk is copied");
+        })
+        .await;
+        assert!(pools.pipe().is_some());
+    }
+
+    #[tokio::test]
+    async fn without_pipes_bulk_is_copied() {
+        bulk(&Pools::new(0), &bytes(4_000_000), async {}).await;
+    }
+}
