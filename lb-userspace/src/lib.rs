@@ -12,3 +12,4 @@ pub mod kernel;
 pub mod maglev;
 pub mod model;
 pub mod network;
+pub mod proxy;
