@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use lb_userspace::model::status::Status;
-use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use crate::bpffs::Bpffs;
 use crate::eventually::eventually;
 use crate::namespace::Namespace;
 
@@ -24,6 +24,8 @@ const READY: Duration = Duration::from_secs(20);
 pub struct Sluice {
     namespace: Arc<Namespace>,
     directory: TempDir,
+    /// Takes the pins, and so the attached programs, along.
+    bpffs: Bpffs,
     child: Option<Child>,
 }
 
@@ -34,13 +36,9 @@ impl Sluice {
     /// # Errors
     /// No rights.
     pub fn new(namespace: &Arc<Namespace>, config: &str) -> anyhow::Result<Self> {
-        // Below a directory that root alone can write to: pins are refused elsewhere.
-        let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir_in("/run")?;
-        let sluice = Self { namespace: Arc::clone(namespace), directory, child: None };
-        let bpffs = sluice.bpffs();
-        fs::create_dir(&bpffs)?;
-        rustix::mount::mount("bpf", &bpffs, "bpf", MountFlags::empty(), Some(c"mode=0700"))
-            .with_context(|| format!("mounting bpffs on {}", bpffs.display()))?;
+        let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir()?;
+        let bpffs = Bpffs::mount()?;
+        let sluice = Self { namespace: Arc::clone(namespace), directory, bpffs, child: None };
         sluice.write_config(config)?;
         Ok(sluice)
     }
@@ -73,11 +71,7 @@ impl Sluice {
 
     /// Where links, programs and maps are pinned.
     pub fn bpf_dir(&self) -> PathBuf {
-        self.bpffs().join("sluice")
-    }
-
-    fn bpffs(&self) -> PathBuf {
-        self.directory.path().join("bpf")
+        self.bpffs.join("sluice")
     }
 
     fn log_file(&self) -> PathBuf {
@@ -217,10 +211,6 @@ impl Drop for Sluice {
     fn drop(&mut self) {
         if self.kill().is_ok() {
             eprintln!("log of the daemon:\n{}", self.log());
-        }
-        // Takes the pins, and so the attached programs, away.
-        if let Err(error) = rustix::mount::unmount(self.bpffs(), UnmountFlags::DETACH) {
-            eprintln!("{} could not be unmounted: {error}", self.bpffs().display());
         }
     }
 }

@@ -5,9 +5,11 @@
 //! fd00:200::10) are nobody's address: the client's default route brings them to the balancer, as an upstream
 //! router would. The balancer's own default route leads to the client.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use aya::programs::links::FdLink;
@@ -15,6 +17,7 @@ use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::names;
 
+use crate::eventually::eventually;
 use crate::namespace::Namespace;
 use crate::object;
 
@@ -25,6 +28,9 @@ pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 
 
 /// The interface of every host.
 pub const HOST_INTERFACE: &str = "eth0";
+
+/// A new link answers within this.
+const REACH: Duration = Duration::from_secs(5);
 
 /// What is not the same in every test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +143,9 @@ impl Topology {
         let backends = (1..=options.backends)
             .map(|number| join(&lb, &format!("backend{number}"), number, options))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        for host in std::iter::once(&client).chain(&backends) {
+            reach(host)?;
+        }
         let pass =
             if options.pass { attach_pass(std::iter::once(&client).chain(&backends))? } else { Vec::new() };
         Ok(Self { client, lb, backends, _pass: pass })
@@ -163,6 +172,24 @@ fn join(lb: &Namespace, name: &str, number: u8, options: Options) -> anyhow::Res
     let host = Host { namespace, link: name.to_owned(), number };
     host.mend()?;
     Ok(host)
+}
+
+/// Waits until the balancer answers the host; then both know each other's MAC address.
+fn reach(host: &Host) -> anyhow::Result<()> {
+    let number = host.number;
+    let balancer: [IpAddr; 2] = [
+        Ipv4Addr::new(10, 201, number, 1).into(),
+        Ipv6Addr::new(0xfd00, 0x201, number.into(), 0, 0, 0, 0, 1).into(),
+    ];
+    for ip in balancer {
+        eventually(&format!("{ip} answers"), REACH, || {
+            // Nobody listens there: that it is refused is the answer.
+            let socket = SocketAddr::new(ip, 1);
+            let refused = host.namespace.run(|| TcpStream::connect_timeout(&socket, REACH))?;
+            Ok(refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 fn attach_pass<'a>(hosts: impl Iterator<Item = &'a Host>) -> anyhow::Result<Vec<FdLink>> {

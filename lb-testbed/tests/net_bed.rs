@@ -52,14 +52,14 @@ fn a_router_breaks_nothing() -> anyhow::Result<()> {
                 deadline: Duration::from_secs(3),
             },
         );
-        eventually("half a second of new flows", DEADLINE, || Ok((churn.now_ms() > 500.0).then_some(())))?;
+        eventually("new flows", DEADLINE, || Ok((churn.begun() >= 250).then_some(())))?;
         let churn = churn.stop()?;
-        ensure!(churn.lost == 0 && churn.flows > 200 && churn.backends["b0"] == churn.flows, "{churn:?}");
-        let plan = bulk::Plan { target: server.address(), bytes: 20_000_000, stall: Duration::from_secs(1) };
+        ensure!(churn.lost == 0 && churn.backends["b0"] == churn.flows, "{churn}");
+        let plan = bulk::Plan { target: server.address(), bytes: 4_000_000, stall: Duration::from_secs(1) };
         let bulk = bulk::transfer(&bed.client.namespace, plan)?;
         ensure!(bulk.intact && bulk.backend == "b0" && bulk.mbit_per_s > 1.0, "{bulk:?}");
         let long = long.finish()?;
-        ensure!(long.broken == 0 && long.outcomes[&Outcome::Ok] == 1000, "{long:?}");
+        ensure!(long.broken == 0 && long.outcomes[&Outcome::Ok] == 1000, "{long}");
         ensure!(long.broken_share_below < 0.0031 && serde_json::to_string(&long)?.contains("\"ok\":1000"));
     }
     Ok(())
@@ -80,9 +80,9 @@ fn http_answers_with_the_id() -> anyhow::Result<()> {
         deadline: Duration::from_secs(3),
     };
     let churn = Churn::start(&bed.client.namespace, plan);
-    eventually("a tenth of a second of requests", DEADLINE, || Ok((churn.now_ms() > 100.0).then_some(())))?;
+    eventually("some requests", DEADLINE, || Ok((churn.begun() >= 20).then_some(())))?;
     let report = churn.stop()?;
-    ensure!(report.lost == report.flows && report.losses[0].why.contains("b0"), "{report:?}");
+    ensure!(report.lost == report.flows && report.losses[0].why.contains("b0"), "{report}");
     Ok(())
 }
 
@@ -96,10 +96,10 @@ fn a_killed_server_ends_its_flows_and_no_others() -> anyhow::Result<()> {
     victim.kill();
     eventually("the reset is seen", DEADLINE, || Ok((silent.report().broken == 20).then_some(())))?;
     let report = silent.finish()?;
-    ensure!(report.outcomes[&Outcome::Reset] == 20 && report.ends[0].backend == "b0", "{report:?}");
+    ensure!(report.outcomes[&Outcome::Reset] == 20 && report.ends[0].backend == "b0", "{report}");
     ensure!(others.finish()?.broken == 0);
     let refused = LongFlows::open(&bed.client.namespace, flows(&victim, 5, None))?.finish()?;
-    ensure!(refused.outcomes[&Outcome::NotConnected] == 5, "{refused:?}");
+    ensure!(refused.outcomes[&Outcome::NotConnected] == 5, "{refused}");
     victim.resume()?;
     ensure!(LongFlows::open(&bed.client.namespace, flows(&victim, 5, None))?.finish()?.broken == 0);
     Ok(())
@@ -118,7 +118,7 @@ fn a_paused_server_keeps_its_flows() -> anyhow::Result<()> {
     silent.speak()?;
     server.resume()?;
     let late = LongFlows::open(&bed.client.namespace, flows(&server, 1, None))?.finish()?;
-    ensure!(late.broken == 0, "{late:?}");
+    ensure!(late.broken == 0, "{late}");
     ensure!(silent.finish()?.broken == 0);
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! New flows at a steady rate, each judged by one exchange.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -64,10 +66,26 @@ pub struct Report {
     pub losses: Vec<Loss>,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flows, lost, lost_share_below, backends, .. } = self;
+        let percent = lost_share_below * 100.0;
+        write!(f, "{lost} of {flows} flows lost (at most {percent:.3} %), {backends:?}")?;
+        write!(f, ", median {:.1} ms, p99 {:.1} ms, ", self.median_ms, self.p99_ms)?;
+        write!(
+            f,
+            "slowest {:.1} ms, first losses {:?}",
+            self.slowest_ms,
+            &self.losses[..self.losses.len().min(5)]
+        )
+    }
+}
+
 /// A running stream. Dropping it stops it.
 #[derive(Debug)]
 pub struct Churn {
     start: Instant,
+    begun: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<anyhow::Result<Report>>>,
 }
@@ -78,12 +96,21 @@ impl Churn {
         let (stop, stopped) = oneshot::channel();
         let namespace = Arc::clone(namespace);
         let start = Instant::now();
-        let thread = std::thread::spawn(move || {
-            namespace.enter()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(run(plan, start, stopped)))
+        let begun = Arc::new(AtomicU64::new(0));
+        let thread = std::thread::spawn({
+            let begun = Arc::clone(&begun);
+            move || {
+                namespace.enter()?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime.block_on(run(plan, start, &begun, stopped)))
+            }
         });
-        Self { start, stop: Some(stop), thread: Some(thread) }
+        Self { start, begun, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Flows begun so far.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since it was started: the clock of [`Loss::at_ms`].
@@ -114,16 +141,15 @@ impl Drop for Churn {
 /// When a flow began, and the backend with the time it took, or why it was lost.
 type Outcome = (Instant, Result<(String, Duration), String>);
 
-async fn run(plan: Plan, start: Instant, mut stopped: oneshot::Receiver<()>) -> Report {
+async fn run(plan: Plan, start: Instant, begun: &AtomicU64, mut stopped: oneshot::Receiver<()>) -> Report {
     let plan = Arc::new(plan);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / plan.rate.max(1));
     let mut flows = JoinSet::new();
     let mut ended: Vec<Outcome> = Vec::new();
-    let mut conn = 0;
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                conn += 1;
+                let conn = begun.fetch_add(1, Ordering::Relaxed);
                 flows.spawn(one(conn, Arc::clone(&plan)));
             }
             Some(Ok(outcome)) = flows.join_next() => ended.push(outcome),
@@ -133,7 +159,7 @@ async fn run(plan: Plan, start: Instant, mut stopped: oneshot::Receiver<()>) -> 
     while let Some(outcome) = flows.join_next().await {
         ended.extend(outcome.ok());
     }
-    report(&ended, conn, start)
+    report(&ended, begun.load(Ordering::Relaxed), start)
 }
 
 async fn one(conn: u64, plan: Arc<Plan>) -> Outcome {

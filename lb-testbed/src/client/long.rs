@@ -1,6 +1,7 @@
 //! A group of flows that live long, on one thread.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,13 +10,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::flow::{self, Manner, Observer, Order};
 use super::{Outcome, bound};
 use crate::eventually::eventually;
 use crate::namespace::Namespace;
+
+/// So many connect at the same time. A router holds back some hundred packets for a host whose MAC address it
+/// does not know yet, and drops the others: SYNs that come again after a second.
+const CONNECTING: usize = 50;
 
 /// A group of flows.
 #[derive(Clone, Debug)]
@@ -62,6 +67,19 @@ pub struct Report {
     pub ends: Vec<End>,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flows, broken, broken_share_below, backends, slowest_ms, .. } = self;
+        let percent = broken_share_below * 100.0;
+        write!(f, "{broken} of {flows} flows broken (at most {percent:.3} %), {backends:?}")?;
+        write!(
+            f,
+            ", slowest answer {slowest_ms:.1} ms, first ends {:?}",
+            &self.ends[..self.ends.len().min(5)]
+        )
+    }
+}
+
 /// One flow as it is seen from outside.
 #[derive(Clone, Debug)]
 struct Seen {
@@ -83,7 +101,7 @@ pub struct LongFlows {
 }
 
 impl LongFlows {
-    /// Opens all flows at once, from within the namespace; returns when each is greeted or broken.
+    /// Opens all flows, from within the namespace; returns when each is greeted or broken.
     ///
     /// # Errors
     /// Threads or namespaces fail; never what happens to the flows.
@@ -156,8 +174,9 @@ impl LongFlows {
     }
 
     fn until(&self, what: &str, condition: impl Fn(&Seen) -> bool) -> anyhow::Result<()> {
-        // Connecting, or a record that stalls, and then the end.
-        let deadline = self.stall * 3 + Duration::from_secs(10);
+        // A record that stalls, and then the end; or so many rounds of connecting.
+        let rounds = lock(&self.seen).len() / CONNECTING;
+        let deadline = self.stall * (3 + rounds as u32) + Duration::from_secs(10);
         eventually(what, deadline, || {
             if lock(&self.seen).iter().all(&condition) {
                 return Ok(Some(()));
@@ -167,7 +186,7 @@ impl LongFlows {
             }
             Ok(None)
         })
-        .with_context(|| format!("{:?}", self.report().outcomes))
+        .with_context(|| self.report().to_string())
     }
 }
 
@@ -187,9 +206,11 @@ fn lock(seen: &Mutex<Vec<Seen>>) -> MutexGuard<'_, Vec<Seen>> {
 
 async fn run_all(plan: Plan, seen: &Arc<Mutex<Vec<Seen>>>, orders: &watch::Receiver<Order>) {
     let manner = Arc::new(Manner { known: plan.known, interval: plan.interval, stall: plan.stall });
+    let door = Arc::new(Semaphore::new(CONNECTING));
     let mut flows = JoinSet::new();
     for conn in 0..plan.flows {
-        let slot = Slot { seen: Arc::clone(seen), index: conn as usize };
+        let slot =
+            Slot { seen: Arc::clone(seen), index: conn as usize, door: Arc::clone(&door), permit: None };
         flows.spawn(run_one(plan.target, conn, Arc::clone(&manner), orders.clone(), slot));
     }
     let mut orders = orders.clone();
@@ -208,6 +229,7 @@ async fn run_one(
     mut orders: watch::Receiver<Order>,
     mut slot: Slot,
 ) {
+    slot.permit = Arc::clone(&slot.door).acquire_owned().await.ok();
     let outcome = match tokio::time::timeout(manner.stall, TcpStream::connect(target)).await {
         Ok(Ok(mut stream)) => {
             drop(stream.set_nodelay(true));
@@ -225,6 +247,9 @@ async fn run_one(
 struct Slot {
     seen: Arc<Mutex<Vec<Seen>>>,
     index: usize,
+    door: Arc<Semaphore>,
+    /// Held while it connects and until it is greeted.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Slot {
@@ -237,6 +262,7 @@ impl Slot {
 
 impl Observer for Slot {
     fn greeted(&mut self, backend: &str) {
+        self.permit = None;
         self.update(|flow| {
             flow.outcome = Outcome::Open;
             backend.clone_into(&mut flow.backend);
