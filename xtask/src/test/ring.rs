@@ -1,6 +1,6 @@
 //! The rings: what each runs, and what it needs of the host.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -122,13 +122,13 @@ fn privileged_targets() -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot list {}", folder.display()))?,
     };
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     for entry in entries {
         let path = entry?.path();
         if let (Some(name), Some("rs")) = (path.file_stem(), path.extension().and_then(|text| text.to_str()))
         {
-            names.insert(name.to_string_lossy().into_owned(), ());
+            names.insert(name.to_string_lossy().into_owned());
         }
     }
-    Ok(names.into_keys().collect())
+    Ok(names.into_iter().collect())
 }
