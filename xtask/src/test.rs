@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{build_ebpf, process, setup};
+use crate::{build_ebpf, setup};
 use cargo_test::Outcome;
 use ring::Ring;
 
@@ -32,13 +32,11 @@ struct Report {
 
 /// The verb.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let rings: Vec<Ring> = options.ring.map_or_else(|| Ring::ALL.to_vec(), |ring| vec![ring]);
     ring::refuse_strays()?;
-    let toolbox = setup::ready()?;
+    let rings: Vec<Ring> = options.ring.map_or_else(|| Ring::ALL.to_vec(), |ring| vec![ring]);
+    // The privileged rings test what is shipped: the object, and the daemon that embeds it.
     if rings.iter().any(|ring| *ring != Ring::Host) {
-        // The privileged rings test what is shipped: the object, and the daemon that embeds it.
-        build_ebpf::build(&toolbox)?;
-        process::run(process::cargo(&process::own_cargo()).args(ring::BUILD_SLUICE))?;
+        build_ebpf::build(&setup::ready()?)?;
     }
     let mut reports = Vec::new();
     for ring in rings {

@@ -1,7 +1,7 @@
 //! Running `cargo test`: its output is passed on as it comes and counted on the way.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, BufReader};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -52,15 +52,17 @@ impl Outcome {
     }
 }
 
-/// Shows the command and runs it to its end.
-pub(super) fn run(command: &mut Command) -> Result<Outcome> {
-    let shown = process::shown(command);
+/// Shows the command and runs it to its end. Both its outputs go through one pipe, which keeps their order.
+pub(super) fn run(mut command: Command) -> Result<Outcome> {
+    let shown = process::shown(&command);
     println!("$ {shown}");
+    let (reader, writer) = io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("cannot run `{shown}`"))?;
+    // It holds the pipe's other end, which would never be closed.
+    drop(command);
     let mut outcome = Outcome::default();
-    let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{shown}`"))?;
-    let stdout = child.stdout.take().context("the child has no standard output")?;
-    for line in BufReader::new(stdout).split(b'\n') {
+    for line in BufReader::new(reader).split(b'\n') {
         for line in outcome.take(String::from_utf8_lossy(&line?).into_owned()) {
             println!("{line}");
         }

@@ -1,6 +1,6 @@
 //! The rings: what each runs, and what it needs of the host.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -14,8 +14,7 @@ use crate::{process, rights, setup, workspace};
 const PRIVILEGED_THREADS: &str = "--test-threads=1";
 
 /// The daemon under test is the one that is shipped: the proxy's figures are meaningless without optimisation.
-pub(super) const BUILD_SLUICE: &[&str] =
-    &["build", "--release", "--package", "lb-userspace", "--bin", "sluice"];
+const BUILD_SLUICE: &[&str] = &["build", "--release", "--package", "lb-userspace", "--bin", "sluice"];
 /// Where that build leaves it, below cargo's target folder.
 const SLUICE: &str = "target/release/sluice";
 /// Tells the tests where the daemon is.
@@ -71,7 +70,7 @@ impl Ring {
             let mut command = process::cargo(&process::own_cargo());
             command.args(["test", "--no-fail-fast"]).args(arguments).arg("--").args(threads).args(filter);
             command.env(SLUICE_VARIABLE, workspace::root().join(SLUICE));
-            cargo_test::run(&mut command)
+            cargo_test::run(command)
         };
         let Some(prefix) = self.prefix() else {
             // lb-testbed's own unit tests need no rights; its folder tests/ is the other rings.
@@ -83,7 +82,13 @@ impl Ring {
         let targets = privileged_targets()?;
         let names = targets.iter().filter(|name| name.starts_with(prefix));
         let selected: Vec<&str> = names.flat_map(|name| ["--test", name]).collect();
-        ensure!(!selected.is_empty(), "{TESTBED}/tests has no file {prefix}*.rs: the {self} ring is empty");
+        if selected.is_empty() {
+            println!("{TESTBED}/tests has no file {prefix}*.rs");
+            return Ok(Outcome { succeeded: true, ..Outcome::default() });
+        }
+        if self == Self::Net {
+            process::run(process::cargo(&process::own_cargo()).args(BUILD_SLUICE))?;
+        }
         cargo(&[&["--package", TESTBED], selected.as_slice()].concat(), &[PRIVILEGED_THREADS])
     }
 }
@@ -117,13 +122,13 @@ fn privileged_targets() -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot list {}", folder.display()))?,
     };
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     for entry in entries {
         let path = entry?.path();
         if let (Some(name), Some("rs")) = (path.file_stem(), path.extension().and_then(|text| text.to_str()))
         {
-            names.insert(name.to_string_lossy().into_owned(), ());
+            names.insert(name.to_string_lossy().into_owned());
         }
     }
-    Ok(names.into_keys().collect())
+    Ok(names.into_iter().collect())
 }

@@ -42,7 +42,7 @@ pub fn sluice_tc(context: TcContext) -> i32 {
     match verdict.counter {
         Counter::Passed => NEXT,
         Counter::Forwarded | Counter::Replied => frame.send(verdict.ifindex),
-        _ => TC_ACT_SHOT as i32,
+        _ => TC_ACT_SHOT,
     }
 }
 
