@@ -4,6 +4,7 @@
 //! `model <- config, network, health, maglev <- controller <- data plane implementations (kernel, proxy)
 //! <- admin, supervisor <- cli`. The vocabulary that controller and planes share is in [`data_plane`].
 
+pub mod admin;
 pub mod config;
 pub mod controller;
 pub mod data_plane;
@@ -12,3 +13,5 @@ pub mod kernel;
 pub mod maglev;
 pub mod model;
 pub mod network;
+pub mod supervisor;
+pub mod telemetry;
