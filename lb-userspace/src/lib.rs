@@ -5,6 +5,7 @@
 //! <- admin, supervisor <- cli`. The vocabulary that controller and planes share is in [`data_plane`].
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod data_plane;
