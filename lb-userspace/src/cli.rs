@@ -35,6 +35,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 config invali
 pub enum Verb {
     /// Run the daemon
     Run {
+        /// The config.
         #[command(flatten)]
         config: ConfigFile,
         /// Take everything out of the kernel at the end, instead of leaving it to forward
@@ -43,18 +44,22 @@ pub enum Verb {
     },
     /// Check a config file and print every problem
     Check {
+        /// The config.
         #[command(flatten)]
         config: ConfigFile,
+        /// How to answer.
         #[command(flatten)]
         output: Output,
     },
     /// Take out of the kernel what a daemon with this config has left there
     Cleanup {
+        /// The config.
         #[command(flatten)]
         config: ConfigFile,
     },
     /// Show planes, services, pools and drops
     Status {
+        /// How to answer.
         #[command(flatten)]
         output: Output,
     },
@@ -66,6 +71,7 @@ pub enum Verb {
         client: SocketAddr,
         /// Service, or one of its listen addresses
         service: String,
+        /// How to answer.
         #[command(flatten)]
         output: Output,
     },
@@ -100,6 +106,7 @@ pub struct Output {
 pub enum Backend {
     /// Add it to its pool, or set the weight of one that is there
     Add {
+        /// Which one.
         #[command(flatten)]
         target: Target,
         /// 0 to 65535; 0: no new flows [default: 100]
@@ -108,6 +115,7 @@ pub enum Backend {
     },
     /// Take it from its pool; old flows stay until they end or the drain time-out passes
     Remove {
+        /// Which one.
         #[command(flatten)]
         target: Target,
         /// Cut its flows at once
@@ -116,16 +124,19 @@ pub enum Backend {
     },
     /// No new flows; old ones are cut when the drain time-out passes
     Drain {
+        /// Which one.
         #[command(flatten)]
         target: Target,
     },
     /// Take a drain back
     Undrain {
+        /// Which one.
         #[command(flatten)]
         target: Target,
     },
     /// Set its weight
     Weight {
+        /// Which one.
         #[command(flatten)]
         target: Target,
         /// 0 to 65535; 0: no new flows, old ones stay

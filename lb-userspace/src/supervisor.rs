@@ -3,6 +3,7 @@
 pub mod notify;
 pub mod phase;
 pub mod signals;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::future::Future;

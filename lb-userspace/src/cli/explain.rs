@@ -4,14 +4,16 @@ use std::fmt::Write;
 
 use crate::model::status::Explanation;
 
+use super::output::plain;
+
 /// The whole answer. Pure.
 pub fn render(explanation: &Explanation) -> String {
     let Explanation { client, service, listen, plane, .. } = explanation;
-    let mut text = format!("{client} -> {service} ({listen}, {plane})\n");
+    let mut text = format!("{client} -> {} ({listen}, {plane})\n", plain(service));
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {name:<9}{value}");
+            let _ = writeln!(text, "  {name:<9}{}", plain(&value));
         }
     };
     line("hash", explanation.hash.map(|hash| format!("{hash:#010x}")));

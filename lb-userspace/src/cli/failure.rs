@@ -7,6 +7,8 @@ use crate::admin::client::ClientError;
 use crate::admin::problem::Kind;
 use crate::config::problem::Problem;
 
+use super::output::plain;
+
 /// How a verb fails. clap itself ends the process with 2 where the arguments are wrong.
 #[derive(Debug)]
 pub enum Failure {
@@ -35,7 +37,7 @@ impl fmt::Display for Failure {
             Self::Failed(error) | Self::NoRights(error) => write!(f, "sluice: {error:#}"),
             Self::ConfigInvalid(problems) => {
                 for problem in problems {
-                    writeln!(f, "{problem}")?;
+                    writeln!(f, "{}", plain(&problem.to_string()))?;
                 }
                 match problems.len() {
                     1 => f.write_str("sluice: the config has 1 problem"),

@@ -1,5 +1,6 @@
 //! What goes to standard output.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anyhow::Context;
@@ -23,4 +24,10 @@ pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_string_pretty(document).context("the document cannot be written as JSON")?;
     text.push('\n');
     print(&text)
+}
+
+/// The text with control characters, which a terminal would obey, shown as what they are: names and reasons may
+/// come from a file or a backend.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) { text.escape_debug().to_string().into() } else { text.into() }
 }

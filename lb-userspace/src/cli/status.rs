@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::model::status::{BackendStatus, PoolStatus, ServiceStatus, Status};
 
+use super::output::plain;
 use super::table::Align::{Left, Right};
 use super::table::Table;
 
@@ -105,7 +106,8 @@ fn pool_text(pool: &PoolStatus) -> String {
             backend.reason.clone(),
         ]);
     }
-    let mut text = format!("pool {}: {}, table of {} slots\n", pool.name, pool.scheduler, pool.table_size);
+    let mut text =
+        format!("pool {}: {}, table of {} slots\n", plain(&pool.name), pool.scheduler, pool.table_size);
     text.push_str(&table.render("  "));
     for leaving in &pool.leaving {
         // Writing to a string cannot fail.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::output::plain;
+
 /// On which side of a column its cells stand.
 #[derive(Clone, Copy)]
 pub(super) enum Align {
@@ -21,11 +23,9 @@ impl<const N: usize> Table<N> {
         Self { align: columns.map(|(_, align)| align), rows: vec![columns.map(|(head, _)| head.to_owned())] }
     }
 
-    /// Adds a row. Control characters, which a terminal would obey, are shown as what they are.
+    /// Adds a row.
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| {
-            if cell.chars().any(char::is_control) { cell.escape_debug().to_string() } else { cell }
-        }));
+        self.rows.push(cells.map(|cell| plain(&cell).into_owned()));
     }
 
     /// The lines, each after `indent`.
