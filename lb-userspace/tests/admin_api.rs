@@ -1,4 +1,5 @@
 //! The API over real sockets, in front of a stand-in for the controller.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
 //! What people read, against golden text. To record it anew: `SLUICE_BLESS=1 cargo test --test render`.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
 use std::path::Path;
