@@ -1,0 +1,199 @@
+//! What a reload would change, in words, and what it must not change.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::{Check, Grace, Pool, Service};
+
+use super::problem::{Fault, Problem};
+use super::{Config, Interfaces, PlaneChoice};
+
+/// Settings by key, in words.
+type Settings = BTreeMap<&'static str, String>;
+
+/// One line for every difference: `pool "web", backend 10.0.0.11:8080: weight 100 -> 50`. Empty where the two
+/// mean the same.
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let (old, new) = (objects(old), objects(new));
+    let removed =
+        old.keys().filter(|object| !new.contains_key(*object)).map(|object| format!("{object}: removed"));
+    let others = new.iter().flat_map(|(object, settings)| match old.get(object) {
+        None => {
+            let list: Vec<String> = settings.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            vec![format!("{object}: added ({})", list.join(", "))]
+        }
+        Some(before) => different(before, settings)
+            .map(|(key, before, after)| format!("{object}: {key} {before} -> {after}"))
+            .collect(),
+    });
+    removed.chain(others).collect()
+}
+
+/// Settings that a running daemon keeps for life: where its state lies, and what pinned maps were made with.
+/// A reload that changes one of them is refused.
+pub fn frozen(old: &Config, new: &Config) -> Vec<Problem> {
+    const KEYS: [(&str, &[&str]); 3] = [
+        ("daemon", &["bpf_dir", "state_dir"]),
+        ("admin", &["listen", "socket"]),
+        ("kernel", &["flows", "hash_seed"]),
+    ];
+    let mut problems = Vec::new();
+    let (before, after) = (sections(old), sections(new));
+    for (section, keys) in KEYS {
+        let (Some(before), Some(after)) = (before.get(section), after.get(section)) else { continue };
+        for (key, before, after) in different(before, after).filter(|(key, ..)| keys.contains(key)) {
+            problems.push(needs_restart(format!("{section}.{key}"), before, after));
+        }
+    }
+    // Seeds are secret and no setting in words.
+    if old.kernel.hash_seed != new.kernel.hash_seed {
+        problems.push(needs_restart("kernel.hash_seed".to_owned(), "another seed", "..."));
+    }
+    for (index, pool) in new.pools.iter().enumerate() {
+        let Some(before) = old.pools.iter().find(|before| before.name == pool.name) else { continue };
+        let in_use = old.services.iter().any(|service| service.pool == pool.name);
+        if in_use && before.table_size != pool.table_size {
+            let (path, before) = (format!("pool[{index}].table_size"), before.table_size.to_string());
+            problems.push(needs_restart(path, &before, &pool.table_size.to_string()));
+        }
+    }
+    problems
+}
+
+fn needs_restart(path: String, before: &str, after: &str) -> Problem {
+    let hint = if path.ends_with("table_size") {
+        "restart the daemon, or make a pool of another name and point the service to it"
+    } else {
+        "restart the daemon, or take the change back"
+    };
+    let fault = Fault::new(format!("the daemon runs with {before}, and a change needs a restart")).hint(hint);
+    let value = (!super::problem::is_secret(&path)).then(|| after.to_owned());
+    Problem { path, value, ..Problem::whole("", fault) }
+}
+
+fn different<'s>(
+    before: &'s Settings,
+    after: &'s Settings,
+) -> impl Iterator<Item = (&'static str, &'s str, &'s str)> {
+    let both =
+        after.iter().filter_map(|(key, after)| Some((*key, before.get(key)?.as_str(), after.as_str())));
+    both.filter(|(_, before, after)| before != after)
+}
+
+fn objects(config: &Config) -> BTreeMap<String, Settings> {
+    let mut objects: BTreeMap<String, Settings> =
+        sections(config).into_iter().map(|(name, settings)| (name.to_owned(), settings)).collect();
+    for service in &config.services {
+        objects.insert(format!("service {:?}", service.name), self::service(service));
+    }
+    for pool in &config.pools {
+        let name = format!("pool {:?}", pool.name);
+        for backend in &pool.backends {
+            let settings =
+                [("weight", backend.weight.to_string()), ("backup", backend.backup.to_string())].into();
+            objects.insert(format!("{name}, backend {}", backend.address), settings);
+        }
+        objects.insert(name, self::pool(pool));
+    }
+    objects
+}
+
+fn sections(config: &Config) -> BTreeMap<&'static str, Settings> {
+    let Config { daemon, admin, kernel, .. } = config;
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+    let interfaces = match &kernel.interfaces {
+        Interfaces::Auto => "auto".to_owned(),
+        Interfaces::List(list) => {
+            let names =
+                list.iter().map(|interface| format!("{} ({})", interface.name, plane(interface.plane)));
+            names.collect::<Vec<_>>().join(", ")
+        }
+    };
+    [
+        (
+            "daemon",
+            [
+                ("state_dir", daemon.state_dir.display().to_string()),
+                ("bpf_dir", daemon.bpf_dir.display().to_string()),
+                ("log", daemon.log.clone()),
+                ("log_format", lower(daemon.log_format)),
+                ("drain_timeout", time(daemon.drain_timeout)),
+                ("watch", daemon.watch.to_string()),
+            ]
+            .into(),
+        ),
+        (
+            "admin",
+            [
+                ("socket", admin.socket.display().to_string()),
+                ("listen", or_none(admin.listen.map(|listen| listen.to_string()))),
+                ("token_file", or_none(admin.token_file.as_ref().map(|file| file.display().to_string()))),
+            ]
+            .into(),
+        ),
+        (
+            "kernel",
+            [("plane", plane(kernel.plane)), ("interfaces", interfaces), ("flows", kernel.flows.to_string())]
+                .into(),
+        ),
+    ]
+    .into()
+}
+
+fn service(service: &Service) -> Settings {
+    let listen: Vec<String> = service.listen.iter().map(ToString::to_string).collect();
+    let grace = match service.down_grace {
+        Grace::For(duration) => time(duration),
+        Grace::Forever => "forever".to_owned(),
+    };
+    [
+        ("listen", listen.join(", ")),
+        ("protocol", lower(service.protocol)),
+        ("pool", service.pool.clone()),
+        ("forward", lower(service.forward)),
+        ("fallback", lower(service.fallback)),
+        ("announce", lower(service.announce)),
+        ("affinity", lower(service.affinity)),
+        ("down_grace", grace),
+        ("timeouts.established", time(service.timeouts.established)),
+        ("timeouts.closing", time(service.timeouts.closing)),
+        ("timeouts.half_open", time(service.timeouts.half_open)),
+    ]
+    .into()
+}
+
+fn pool(pool: &Pool) -> Settings {
+    let check = match &pool.health.check {
+        Check::None => "none".to_owned(),
+        Check::Tcp => "tcp".to_owned(),
+        Check::Http { path } => format!("http {path}"),
+    };
+    [
+        ("scheduler", pool.scheduler.name().to_owned()),
+        ("table_size", pool.table_size.to_string()),
+        ("health.check", check),
+        ("health.interval", time(pool.health.interval)),
+        ("health.timeout", time(pool.health.timeout)),
+        ("health.rise", pool.health.rise.to_string()),
+        ("health.fall", pool.health.fall.to_string()),
+    ]
+    .into()
+}
+
+/// The words of these enums are their names.
+fn lower(word: impl fmt::Debug) -> String {
+    format!("{word:?}").to_lowercase()
+}
+
+fn plane(choice: PlaneChoice) -> String {
+    match choice {
+        PlaneChoice::Auto => "auto".to_owned(),
+        PlaneChoice::Force(plane) => plane.to_string(),
+        PlaneChoice::Off => "off".to_owned(),
+    }
+}
+
+fn time(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

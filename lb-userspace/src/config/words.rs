@@ -1,0 +1,84 @@
+//! The words that keys take, those of later versions with what to use until then.
+
+use crate::model::{Affinity, Announce, Fallback, Forward, Plane, Protocol, Scheduler};
+
+use super::scalar::Word::{self, Is, Later};
+use super::{LogFormat, PlaneChoice};
+
+pub(super) type Words<T> = &'static [(&'static str, Word<T>)];
+
+pub(super) const LOG_FORMAT: Words<LogFormat> =
+    &[("text", Is(LogFormat::Text)), ("json", Is(LogFormat::Json))];
+
+pub(super) const PLANE: Words<PlaneChoice> = &[
+    ("auto", Is(PlaneChoice::Auto)),
+    ("xdp", Is(PlaneChoice::Force(Plane::Xdp))),
+    ("xdp-generic", Is(PlaneChoice::Force(Plane::XdpGeneric))),
+    ("tc", Is(PlaneChoice::Force(Plane::Tc))),
+    ("off", Is(PlaneChoice::Off)),
+];
+
+pub(super) const PROTOCOL: Words<Protocol> =
+    &[("tcp", Is(Protocol::Tcp)), ("udp", Later("leave this service to another balancer until then"))];
+
+const NOT_NAT: &str = "use \"nat\" where replies return through this host, else \"proxy\"; \"auto\" chooses";
+
+pub(super) const FORWARD: Words<Forward> = &[
+    ("auto", Is(Forward::Auto)),
+    ("nat", Is(Forward::Nat)),
+    ("proxy", Is(Forward::Proxy)),
+    ("snat", Later("use \"proxy\", which needs no reply path through this host either")),
+    ("dsr", Later(NOT_NAT)),
+    ("ipip", Later(NOT_NAT)),
+    ("gue", Later(NOT_NAT)),
+];
+
+pub(super) const FALLBACK: Words<Fallback> =
+    &[("proxy", Is(Fallback::Proxy)), ("refuse", Is(Fallback::Refuse))];
+
+pub(super) const ANNOUNCE: Words<Announce> = &[
+    ("auto", Is(Announce::Auto)),
+    ("address", Is(Announce::Address)),
+    ("none", Is(Announce::None)),
+    ("arp", Later("use \"address\", or \"none\" with a route to the address on the router")),
+];
+
+pub(super) const AFFINITY: Words<Affinity> =
+    &[("none", Is(Affinity::None)), ("source", Is(Affinity::Source))];
+
+pub(super) const TRACKING: Words<()> = &[
+    ("auto", Is(())),
+    ("always", Later("use \"auto\"; with forward = \"proxy\" every open connection is counted")),
+];
+
+const NOT_PROXIED: &str = "use \"maglev\" or \"round_robin\"";
+
+pub(super) const SCHEDULER: Words<Scheduler> = &[
+    ("maglev", Is(Scheduler::Maglev)),
+    ("round_robin", Is(Scheduler::RoundRobin)),
+    ("least_connections", Later(NOT_PROXIED)),
+    ("p2c", Later(NOT_PROXIED)),
+    ("ewma", Later(NOT_PROXIED)),
+    ("source_hash", Later("use \"maglev\" with affinity = \"source\" in the service")),
+    ("random", Later(NOT_PROXIED)),
+];
+
+/// What a health check asks, before its `path` is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    None,
+    Tcp,
+    Http,
+}
+
+const NOT_CHECKED: &str = "use \"tcp\", or \"http\" on a port without TLS";
+
+pub(super) const CHECK: Words<CheckKind> = &[
+    ("tcp", Is(CheckKind::Tcp)),
+    ("http", Is(CheckKind::Http)),
+    ("none", Is(CheckKind::None)),
+    ("https", Later(NOT_CHECKED)),
+    ("tls", Later("use \"tcp\"")),
+    ("grpc", Later("use \"tcp\"")),
+    ("agent", Later("use \"http\", or set weights with `sluice backend weight`")),
+];
