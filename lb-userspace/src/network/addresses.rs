@@ -37,9 +37,8 @@ impl Network {
     pub async fn put_address(&self, ip: IpAddr) -> Result<PutAddress, NetworkError> {
         let device = {
             let tables = self.mirror.lock();
-            if let Some((holder, ours)) = tables.holders(ip).next() {
-                let name = tables.name(holder.interface);
-                return Ok(if ours { PutAddress::Ours(name) } else { PutAddress::WasThere(name) });
+            if let Some(there) = holder(&tables, ip) {
+                return Ok(there);
             }
             place(&tables, ip)?
         };
@@ -52,9 +51,10 @@ impl Network {
             .map_err(|error| NetworkError::netlink(format!("adding address {ip} to {name}"), &error))
         {
             Ok(()) => {}
-            // Someone else was faster than the mirror.
+            // The mirror is some milliseconds behind.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Ok(PutAddress::WasThere(name));
+                let there = holder(&self.requests.dump().await?, ip);
+                return Ok(there.unwrap_or(PutAddress::WasThere(name)));
             }
             Err(error) => return Err(error),
         }
@@ -69,9 +69,9 @@ impl Network {
     /// # Errors
     /// The kernel refuses (CAP_NET_ADMIN).
     pub async fn take_address(&self, ip: IpAddr) -> Result<(), NetworkError> {
-        let ours: Vec<_> =
-            self.mirror.lock().holders(ip).filter(|(_, ours)| *ours).map(|(key, _)| key).collect();
-        for key in ours {
+        let tables = self.requests.dump().await?;
+        let ours = tables.holders(ip).filter(|(_, ours)| *ours);
+        for (key, _) in ours {
             delete(&self.requests, key).await?;
         }
         Ok(())
@@ -92,6 +92,13 @@ pub async fn release() -> Result<Vec<IpAddr>, NetworkError> {
         released.push(key.ip);
     }
     Ok(released)
+}
+
+/// Who put an address that the host has.
+fn holder(tables: &Tables, ip: IpAddr) -> Option<PutAddress> {
+    let (holder, ours) = tables.holders(ip).next()?;
+    let name = tables.name(holder.interface);
+    Some(if ours { PutAddress::Ours(name) } else { PutAddress::WasThere(name) })
 }
 
 /// The device that an address belongs on.
