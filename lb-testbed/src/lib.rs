@@ -2,9 +2,13 @@
 //! and its worlds; network namespaces, hosts in them, clients that judge every byte, the real `sluice`.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up should stop")]
 
+pub mod backend;
 pub mod cases;
+pub mod client;
 pub mod eventually;
 pub mod namespace;
 pub mod object;
+pub mod record;
 pub mod segment;
+pub mod topology;
 pub mod world;

@@ -1,6 +1,7 @@
 //! A network namespace that lives as long as its guard.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{self, Command, Output};
@@ -91,6 +92,18 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["-netns", &self.name]).args(arguments.split_whitespace());
         Ok(String::from_utf8_lossy(&checked(&mut command)?.stdout).into_owned())
+    }
+
+    /// Several `ip` commands at once.
+    ///
+    /// # Errors
+    /// One fails; those after it are not run.
+    pub fn ip_batch(&self, commands: &[String]) -> anyhow::Result<()> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(commands.join("\n").as_bytes())?;
+        let mut command = Command::new("ip");
+        command.args(["-netns", &self.name, "-batch"]).arg(file.path());
+        checked(&mut command).with_context(|| commands.join("; ")).map(drop)
     }
 
     /// Writes a file below `/proc/sys`, as seen from inside.
