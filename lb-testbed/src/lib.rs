@@ -1,9 +1,16 @@
-//! Privileged tests of Sluice, and what they are built from.
+//! Privileged tests of Sluice, and what they, the demo and the benchmark are built from: the packet table
+//! and its worlds; network namespaces, hosts in them, clients that judge every byte, the real `sluice`.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up should stop")]
 
+pub mod backend;
 pub mod bpffs;
 pub mod cases;
+pub mod client;
+pub mod eventually;
 pub mod loaded;
+pub mod namespace;
 pub mod object;
+pub mod record;
 pub mod segment;
+pub mod topology;
 pub mod world;

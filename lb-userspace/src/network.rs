@@ -1,11 +1,32 @@
 //! What the controller knows of the host's network, from netlink.
+//!
+//! One task mirrors links, addresses, neighbours and the main routing table (`tables`, `routes`), computes
+//! from them what the data path has to know (`facts`), and has the kernel keep the neighbours of backends
+//! and gateways resolved (`neighbours`). Routes are looked up in the mirror: policy rules and other tables
+//! are not followed.
+
+pub mod addresses;
+mod announcement;
+mod error;
+mod facts;
+#[cfg(test)]
+mod fixtures;
+pub mod neighbours;
+mod routes;
+mod socket;
+mod tables;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::NextHop;
+use tokio::sync::watch as channel;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::data_plane::kernel::Prefix;
+
+pub use error::NetworkError;
 
 /// One network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +52,93 @@ pub struct Facts {
     pub links: BTreeMap<u32, Link>,
     /// The host's own addresses.
     pub local: BTreeSet<IpAddr>,
-    /// Next hops for replies: gateway routes whose neighbour is resolved, and resolved on-link neighbours as
-    /// host prefixes.
+    /// Next hops for replies: an entry for every prefix of the main table (all but link-local ones) and, as
+    /// host prefixes, for every resolved neighbour on a link. [`NextHop::default`] says that the prefix is
+    /// there but no MAC address for the whole of it: prefixes on the link, gateways that are not resolved,
+    /// blackholes. Without those entries a reply would fall to a shorter prefix and its gateway.
     pub routes: BTreeMap<Prefix, NextHop>,
     /// Next hop of every target; absent while its neighbour is not resolved.
     pub hops: BTreeMap<IpAddr, NextHop>,
     /// Targets that have no next hop, each with the reason.
     pub unreachable: BTreeMap<IpAddr, String>,
+}
+
+/// An interface that the traffic of services passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenInterface {
+    /// Kernel index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Why it was chosen, in words.
+    pub reason: String,
+}
+
+/// The running mirror. Dropping it stops the task; what the kernel was told to keep, it keeps.
+#[derive(Debug)]
+pub struct Network {
+    mirror: watch::Mirror,
+    requests: socket::Requests,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Network {
+    /// Starts to mirror the network namespace of the calling thread, and keeps the next hops of `targets`
+    /// (backends) and of all gateways resolved. The first facts are there when this returns; neighbours that
+    /// the kernel does not know yet are resolved later.
+    ///
+    /// # Errors
+    /// Netlink sockets cannot be opened, or a table cannot be read.
+    pub async fn start(
+        targets: channel::Receiver<BTreeSet<IpAddr>>,
+    ) -> Result<(channel::Receiver<Facts>, Self), NetworkError> {
+        let mirror = watch::Mirror::default();
+        let requests = socket::Requests::open()?;
+        let (watcher, facts) = watch::Watcher::new(mirror.clone(), targets).await?;
+        let task = AbortOnDropHandle::new(tokio::spawn(watcher.run()));
+        Ok((facts, Self { mirror, requests, task }))
+    }
+
+    /// Has the kernel resolve these neighbours once: destinations that replies waited for, each with the
+    /// interface that they would leave by. Those that are resolved, or kept resolved anyway, are skipped.
+    ///
+    /// # Errors
+    /// The first refusal of the kernel; the others were asked for all the same.
+    pub async fn resolve(&self, wanted: Vec<(IpAddr, u32)>) -> Result<(), NetworkError> {
+        let unknown: Vec<_> = {
+            let tables = self.mirror.lock();
+            wanted
+                .into_iter()
+                .map(|(ip, interface)| (interface, ip))
+                .filter(|key| {
+                    tables
+                        .neighbours
+                        .get(key)
+                        .is_none_or(|entry| !entry.managed && entry.resolved().is_none())
+                })
+                .collect()
+        };
+        let mut outcome = Ok(());
+        for key in unknown {
+            outcome = outcome.and(neighbours::use_once(&self.requests.handle, key).await);
+        }
+        outcome
+    }
+
+    /// Where the traffic of these addresses (VIPs and backends) passes: for `kernel.interfaces = "auto"`.
+    pub fn interfaces_for(&self, ips: &BTreeSet<IpAddr>) -> Vec<ChosenInterface> {
+        facts::interfaces_for(&self.mirror.lock(), ips)
+    }
+
+    /// Stops the task, then deletes every neighbour entry that carries our mark, whoever made it; says how
+    /// many there were. For `stop --detach`.
+    ///
+    /// # Errors
+    /// The kernel refuses (CAP_NET_ADMIN), or cannot be asked.
+    pub async fn release(self) -> Result<usize, NetworkError> {
+        self.task.abort();
+        // Cancelled is what it should be: from here on nobody makes neighbours again.
+        let _ = self.task.await;
+        neighbours::release().await
+    }
 }
