@@ -14,5 +14,6 @@ pub mod kernel;
 pub mod maglev;
 pub mod model;
 pub mod network;
+pub mod proxy;
 pub mod supervisor;
 pub mod telemetry;
