@@ -1,5 +1,7 @@
 //! The command line: arguments, and one module for each verb that is more than a request.
 
+mod check;
+mod cleanup;
 pub mod explain;
 mod failure;
 mod output;
@@ -10,6 +12,7 @@ mod table;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -158,9 +161,9 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         let Self { socket, verb } = self;
         match verb {
-            Verb::Run { .. } | Verb::Check { .. } | Verb::Cleanup { .. } => {
-                Err(anyhow::anyhow!("comes with the other branches").into())
-            }
+            Verb::Run { .. } => Err(anyhow::anyhow!("comes with the other branches").into()),
+            Verb::Check { config, output } => check::check(&config.path, output.json),
+            Verb::Cleanup { config } => cleanup::cleanup(&config.path),
             Verb::Status { output } => remote::status(&socket, output.json),
             Verb::Reload => remote::reload(&socket),
             Verb::Explain { client, service, output } => {
@@ -170,6 +173,14 @@ impl Cli {
             Verb::Completions { shell } => completions(shell),
         }
     }
+}
+
+/// What a verb needs that waits for something now and then.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")
 }
 
 fn completions(shell: Shell) -> Result<(), Failure> {

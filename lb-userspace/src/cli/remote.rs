@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::Context;
 use hyper::Method;
 
 use crate::admin::api::{Question, Weight, backend_path, explain_path};
@@ -12,7 +11,7 @@ use crate::controller::request::Reloaded;
 use crate::model::status::{Explanation, Status};
 
 use super::output::{print, print_json};
-use super::{Backend, Failure, Target};
+use super::{Backend, Failure, Target, runtime};
 
 /// `sluice status`.
 pub fn status(socket: &Path, json: bool) -> Result<(), Failure> {
@@ -52,9 +51,5 @@ pub fn backend(socket: &Path, verb: Backend) -> Result<(), Failure> {
 }
 
 fn ask<T>(socket: &Path, question: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the runtime cannot be started")?;
-    Ok(runtime.block_on(question(Client::new(socket)))?)
+    Ok(runtime()?.block_on(question(Client::new(socket)))?)
 }
