@@ -1,6 +1,9 @@
 //! The checked form of `config.toml`: impossible states are gone, defaults are filled in.
 
 pub mod problem;
+mod proxied;
+pub use proxied::{NeedsProxy, needs_proxy};
+
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -100,4 +103,19 @@ pub struct Interface {
     pub name: String,
     /// Overrides `kernel.plane` there.
     pub plane: PlaneChoice,
+}
+
+/// TEMP.
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    if old == new { Vec::new() } else { vec!["changed".into()] }
+}
+/// TEMP.
+pub fn frozen(old: &Config, new: &Config) -> Vec<problem::Problem> {
+    if old.kernel.flows == new.kernel.flows {
+        return Vec::new();
+    }
+    vec![problem::Problem {
+        file: String::new(), line: None, column: None, path: "kernel.flows".into(), value: None,
+        reason: "needs a restart".into(), hint: None,
+    }]
 }

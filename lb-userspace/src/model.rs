@@ -154,6 +154,14 @@ impl Scheduler {
     pub const fn in_kernel(self) -> bool {
         matches!(self, Self::Maglev)
     }
+
+    /// As the config says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round_robin",
+        }
+    }
 }
 
 /// A health check.

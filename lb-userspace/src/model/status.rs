@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -161,4 +162,24 @@ pub struct Explanation {
     pub backend: Option<SocketAddr>,
     /// In a sentence.
     pub why: String,
+}
+
+/// A moment as the documents write it: RFC 3339, UTC, milliseconds. A clock that is set outside of the years
+/// 1970 to 9999 shows the nearer of the two.
+pub fn rfc3339(time: SystemTime) -> String {
+    const END: Duration = Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, UNIX_EPOCH + END)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_rfc_3339_whatever_the_clock_says() {
+        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs_f64(seconds));
+        assert_eq!(at(1_754_000_000.25), "2025-07-31T22:13:20.250Z");
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(9)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(1e15), "9999-12-31T23:59:59.000Z");
+    }
 }
