@@ -4,7 +4,6 @@ pub mod problem;
 mod proxied;
 pub use proxied::{NeedsProxy, needs_proxy};
 
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -115,7 +114,12 @@ pub fn frozen(old: &Config, new: &Config) -> Vec<problem::Problem> {
         return Vec::new();
     }
     vec![problem::Problem {
-        file: String::new(), line: None, column: None, path: "kernel.flows".into(), value: None,
-        reason: "needs a restart".into(), hint: None,
+        file: String::new(),
+        line: None,
+        column: None,
+        path: "kernel.flows".into(),
+        value: None,
+        reason: "needs a restart".into(),
+        hint: None,
     }]
 }

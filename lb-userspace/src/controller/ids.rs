@@ -14,7 +14,9 @@ use crate::data_plane::kernel::{KernelState, Sweep};
 
 /// The kernel's maps have no room for another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no room for another {what}: {limit} are in use (hint: remove some, or use another balancer for them)")]
+#[error(
+    "no room for another {what}: {limit} are in use (hint: remove some, or use another balancer for them)"
+)]
 pub struct Exhausted {
     /// `backend`, `service` or `table`.
     pub what: &'static str,
@@ -49,18 +51,23 @@ pub struct BackendIds {
 }
 
 impl BackendIds {
-    /// Takes over the ids of a previous daemon.
-    pub fn adopt(applied: &KernelState) -> Self {
+    /// Takes over the ids of a previous daemon; `pools` tells which pool a listen address leads to now.
+    pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>) -> Self {
+        let owners: BTreeMap<_, _> = applied
+            .endpoints
+            .values()
+            .filter_map(|endpoint| Some((endpoint.backend, (*pools.get(&endpoint.vip)?).to_owned())))
+            .collect();
         let mut ids = Self::default();
         for (index, backend) in &applied.backends {
             let address = SocketAddr::new(backend.address.ip(), backend.port.get());
-            let held = Held { id: backend.id, pool: None, retired: false };
-            // Two ids of one endpoint: one is the remains of an apply that was interrupted; it is retired,
-            // as nothing keeps it.
-            if ids.held.insert(address, held).is_some() {
-                tracing::warn!(%address, index, "two ids in the maps; the later one is kept");
-            }
+            let held = Held { id: backend.id, pool: owners.get(&backend.id).cloned(), retired: false };
             ids.last.insert(*index, backend.id);
+            // Two ids of one endpoint are the remains of damage. The one that replies are translated for
+            // stays; the other is named by nobody's wish and goes.
+            if held.pool.is_some() || !ids.held.contains_key(&address) {
+                ids.held.insert(address, held);
+            }
         }
         let end = applied.backends.last_key_value().map_or(1, |(index, _)| *index);
         ids.free = (1..end).filter(|index| !applied.backends.contains_key(index)).collect();
@@ -70,6 +77,12 @@ impl BackendIds {
     /// The id under which `address` takes part, if it has one.
     pub fn get(&self, address: &SocketAddr) -> Option<BackendId> {
         self.held.get(address).filter(|held| !held.retired).map(|held| held.id)
+    }
+
+    /// The id under which `address` takes part in `pool`, if it has one.
+    pub fn owned(&self, address: &SocketAddr, pool: &str) -> Option<BackendId> {
+        let held = self.held.get(address).filter(|held| !held.retired)?;
+        held.pool.as_deref().is_none_or(|owner| owner == pool).then_some(held.id)
     }
 
     /// The id of `address` as a backend of `pool`; given out if need be.
@@ -153,7 +166,9 @@ impl BackendIds {
 
 /// The first generation from `id` on that nothing names; `None` where all 2048 are named.
 fn unnamed(id: BackendId, named: &BTreeSet<BackendId>) -> Option<BackendId> {
-    std::iter::successors(Some(id), |id| Some(id.next_generation())).take(1 << 11).find(|id| !named.contains(id))
+    std::iter::successors(Some(id), |id| Some(id.next_generation()))
+        .take(1 << 11)
+        .find(|id| !named.contains(id))
 }
 
 /// Ids of services, by listen address. Index 0 stays with the VIP markers.
