@@ -347,7 +347,7 @@ mod tests {
             let mut now = 5000;
             let mut table = TableState::adopt(vec![Slot::stable(A); SLOTS], now);
             let mut old_seen = vec![0; SLOTS];
-            let mut changed = vec![now; SLOTS];
+            let mut changed = [now; SLOTS];
             for step in steps {
                 let before = table.slots().to_vec();
                 match step {
