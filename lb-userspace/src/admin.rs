@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config;
 use crate::controller::request::Handle;
-use crate::supervisor::Phase;
+use crate::model::Phase;
 
 pub use access::{Token, TokenError};
 pub use socket::{AdminSocket, SocketError};

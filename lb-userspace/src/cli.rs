@@ -6,6 +6,7 @@ pub mod explain;
 mod failure;
 mod output;
 pub mod remote;
+mod run;
 pub mod status;
 mod table;
 
@@ -161,7 +162,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         let Self { socket, verb } = self;
         match verb {
-            Verb::Run { .. } => Err(anyhow::anyhow!("comes with the other branches").into()),
+            Verb::Run { config, detach } => run::run(&config.path, detach),
             Verb::Check { config, output } => check::check(&config.path, output.json),
             Verb::Cleanup { config } => cleanup::cleanup(&config.path),
             Verb::Status { output } => remote::status(&socket, output.json),

@@ -1,7 +1,6 @@
 //! The process's long tasks: each has a name, and the end of one before its time ends all.
 
 pub mod notify;
-pub mod phase;
 pub mod signals;
 pub mod watch;
 
@@ -12,8 +11,6 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-pub use phase::Phase;
 
 /// How a task ends.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;

@@ -15,9 +15,8 @@ use lb_userspace::admin::{Admin, AdminSocket, Serving};
 use lb_userspace::config;
 use lb_userspace::config::problem::Problem;
 use lb_userspace::controller::request::{BackendChange, Handle, Reloaded, Request, RequestError};
-use lb_userspace::model::Plane;
 use lb_userspace::model::status::{Explanation, PoolStatus, ServiceStatus, Status};
-use lb_userspace::supervisor::Phase;
+use lb_userspace::model::{Phase, Plane};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -113,7 +112,7 @@ fn start(token: bool) -> Api {
     let (handle, requests) = Handle::channel(8);
     let (sender, changes) = mpsc::unbounded_channel();
     tokio::spawn(stand_in(requests, sender));
-    let (phase, watch) = Phase::channel();
+    let (phase, watch) = watch::channel(Phase::Starting);
     let admin = Admin::bind(&config).unwrap();
     let tcp = admin.tcp_address().unwrap();
     let serving = admin.start(handle, watch).unwrap();
@@ -154,10 +153,10 @@ async fn over_tcp_as(
 }
 
 #[tokio::test]
-async fn the_documents_are_those_of_the_controller_and_the_phase_is_the_process_s() {
+async fn the_documents_are_those_of_the_controller() {
     let api = start(false);
     let status: Status = api.client.get("/api/v1/status").await.unwrap();
-    assert_eq!(status, Status { phase: "starting".into(), ..sample() });
+    assert_eq!(status, sample());
 
     let not_ready = api.client.get::<Alive>("/ready").await.map(drop);
     assert_eq!(refused(not_ready).status, 503);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lb_userspace::supervisor::{Phase, Supervisor};
+use lb_userspace::model::Phase;
+use lb_userspace::supervisor::Supervisor;
 use tokio::time::Instant;
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub struct Question {
 /// The answer of `/health` and `/ready`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alive {
-    /// See [`crate::supervisor::Phase`].
+    /// See [`crate::model::Phase`].
     pub phase: String,
 }
 

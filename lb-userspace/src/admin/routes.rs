@@ -2,13 +2,14 @@
 
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
 use tokio::sync::watch;
 
-use crate::controller::request::{BackendChange, Handle, Reloaded};
-use crate::model::status::{Explanation, PoolStatus, ServiceStatus, Status};
-use crate::supervisor::Phase;
+use crate::controller::request::{BackendChange, Handle, Reloaded, RequestError};
+use crate::model::Phase;
+use crate::model::status::{Explanation, PoolStatus, ServiceStatus};
 
 use super::access;
 use super::api::{Alive, DEFAULT_WEIGHT, Question, Removal, Weight};
@@ -57,29 +58,21 @@ async fn ready(State(daemon): State<Daemon>) -> Answer<Json<Alive>> {
     }
 }
 
-/// The controller knows everything of the document but the phase of the process.
-async fn read(daemon: &Daemon) -> Answer<Status> {
-    let mut status = (*daemon.controller.status().await?).clone();
-    status.phase = daemon.phase.borrow().to_string();
-    Ok(status)
-}
-
-async fn status(State(daemon): State<Daemon>) -> Answer<Json<Status>> {
-    read(&daemon).await.map(Json)
+async fn status(State(daemon): State<Daemon>) -> Answer<Response> {
+    Ok(Json(&*daemon.controller.status().await?).into_response())
 }
 
 async fn services(State(daemon): State<Daemon>) -> Answer<Json<Vec<ServiceStatus>>> {
-    Ok(Json(read(&daemon).await?.services))
+    Ok(Json(daemon.controller.status().await?.services.clone()))
 }
 
 async fn pool(State(daemon): State<Daemon>, Path(name): Path<String>) -> Answer<Json<PoolStatus>> {
-    let pools = read(&daemon).await?.pools;
-    let known = pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
-    let missing = ProblemDocument::new(
-        Kind::NotFound,
-        format!("pool {name:?} does not exist (hint: the pools are {known})"),
-    );
-    pools.into_iter().find(|pool| pool.name == name).map(Json).ok_or(missing)
+    let status = daemon.controller.status().await?;
+    let known = || status.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
+    match status.pools.iter().find(|pool| pool.name == name) {
+        Some(pool) => Ok(Json(pool.clone())),
+        None => Err(RequestError::NoSuchPool(name, known()).into()),
+    }
 }
 
 async fn explain(

@@ -123,7 +123,7 @@ mod tests {
     async fn sent(bytes: &[u8]) -> (String, Duration) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (handle, _controller) = crate::controller::request::Handle::channel(1);
-        let (_phase, watch) = crate::supervisor::Phase::channel();
+        let (_phase, watch) = tokio::sync::watch::channel(crate::model::Phase::Starting);
         let router = crate::admin::routes::router(handle, watch);
         let server = Server::new(&router, &TaskTracker::new(), &CancellationToken::new());
         let connection = tokio::spawn(server.connection(far, Peer::Unix { uid: Some(0), allowed: true }));

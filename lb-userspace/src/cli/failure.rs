@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::admin::AdminError;
 use crate::admin::client::ClientError;
 use crate::admin::problem::Kind;
 use crate::config::problem::Problem;
@@ -51,6 +52,12 @@ impl fmt::Display for Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        if error.is_denied() { Self::NoRights(error.into()) } else { Self::Failed(error.into()) }
     }
 }
 

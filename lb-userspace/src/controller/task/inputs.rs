@@ -13,6 +13,7 @@ use crate::config::problem::Problem;
 use crate::controller::request::Request;
 use crate::data_plane::kernel::KernelTables;
 use crate::health::{Observation, Target};
+use crate::model::Phase;
 use crate::model::status::InterfacePlane;
 use crate::network::Facts;
 
@@ -52,8 +53,8 @@ pub struct About {
     pub version: String,
     /// When it was started.
     pub started_at: SystemTime,
-    /// Its phase, in a word.
-    pub phase: watch::Receiver<&'static str>,
+    /// Its phase.
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// Where the controller tells what it needs.

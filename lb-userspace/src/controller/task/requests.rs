@@ -112,7 +112,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             Err(_) => KernelCounters::default(),
         };
         let about = &self.channels.about;
-        let phase = *about.phase.borrow();
+        let phase = about.phase.borrow().name();
         let planes = self.channels.planes.borrow();
         let rate = |service| self.chores.rates.of(service);
         Ok(status::build(&View {

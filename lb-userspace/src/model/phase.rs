@@ -1,8 +1,6 @@
-//! Where the process is in its life, for others to watch.
+//! Where the process is in its life.
 
 use std::fmt;
-
-use tokio::sync::watch;
 
 /// Where the process is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,24 +12,24 @@ pub enum Phase {
     /// A graceful stop: nothing new is accepted, open connections of the proxy plane run on until they end or
     /// the drain time-out passes.
     Draining,
-    /// Tasks are being ended; what is pinned stays.
+    /// Tasks have ended, what has to be taken away is being taken away.
     Stopping,
 }
 
 impl Phase {
-    /// The first phase, and what watches it.
-    pub fn channel() -> (watch::Sender<Self>, watch::Receiver<Self>) {
-        watch::channel(Self::Starting)
+    /// As the status document says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+        }
     }
 }
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Draining => "draining",
-            Self::Stopping => "stopping",
-        })
+        f.write_str(self.name())
     }
 }
