@@ -1,5 +1,24 @@
 //! The one task that owns desired and applied state.
+//!
+//! Config, run-time changes and health checks are folded (`desired`) and each service is placed on a plane
+//! (`placement`); what then should stand in the planes (`kernel_state`, `proxy_state`) is compared with what
+//! they have confirmed (`plan`) and written (`apply`). How a Maglev table changes without breaking a flow is
+//! in `slots`, and what goes on by itself afterwards in `maintain`. All of that is pure or called with the
+//! plane it needs; only `task` reads clocks and waits.
 
+pub mod apply;
+pub mod assignment;
+pub mod desired;
+pub mod explain;
+pub mod ids;
+pub mod kernel_state;
+pub mod maintain;
+pub mod placement;
 pub mod plan;
+pub mod proxy_state;
 pub mod request;
 pub mod slots;
+pub mod status;
+pub mod task;
+
+pub use task::{About, Controller, Inputs, Outputs, Progress, ReadConfig, StartError};

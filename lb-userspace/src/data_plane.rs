@@ -6,6 +6,8 @@
 
 pub mod kernel;
 pub mod proxy;
+#[cfg(feature = "testing")]
+pub mod recorder;
 
 /// Why a plane could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

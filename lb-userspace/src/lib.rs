@@ -4,6 +4,8 @@
 //! `model <- config, network, health, maglev <- controller <- data plane implementations (kernel, proxy)
 //! <- admin, supervisor <- cli`. The vocabulary that controller and planes share is in [`data_plane`].
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod data_plane;
@@ -13,3 +15,5 @@ pub mod maglev;
 pub mod model;
 pub mod network;
 pub mod proxy;
+pub mod supervisor;
+pub mod telemetry;

@@ -1,5 +1,6 @@
 //! Services, pools and backends as the controller thinks of them: checked, with defaults filled in.
 
+mod phase;
 pub mod status;
 
 use std::fmt;
@@ -7,6 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use phase::Phase;
 
 /// One virtual IP, port and protocol that clients connect to (or several addresses of the same service).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,183 @@
+//! Which interfaces have a program: where the routes to services and backends point, or those of the config.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Interfaces, PlaneChoice};
+use crate::kernel::{KernelError, Programs};
+use crate::model::status::InterfacePlane;
+use crate::network::{Facts, Link, Network};
+use crate::supervisor::Outcome;
+
+/// What decides which interfaces have a program.
+pub(super) struct Inputs {
+    /// The last good one.
+    pub(super) config: watch::Receiver<Config>,
+    /// Backends, those of the API included.
+    pub(super) backends: watch::Receiver<BTreeSet<IpAddr>>,
+    pub(super) facts: watch::Receiver<Facts>,
+    pub(super) network: Arc<Network>,
+}
+
+/// Attaches programs and tells what is attached where.
+pub(super) struct Attacher {
+    programs: Programs,
+    inputs: Inputs,
+    attached: BTreeMap<u32, (PlaneChoice, InterfacePlane)>,
+    planes: watch::Sender<Vec<InterfacePlane>>,
+}
+
+/// An interface that should have a program.
+struct Chosen {
+    link: Link,
+    choice: PlaneChoice,
+    /// Why this interface; empty where the config names it.
+    reason: String,
+}
+
+impl Attacher {
+    /// Attaches what should be, and detaches what an earlier daemon had elsewhere.
+    ///
+    /// # Errors
+    /// A plane that the config forces cannot be had.
+    pub(super) fn start(
+        programs: Programs,
+        inputs: Inputs,
+        planes: watch::Sender<Vec<InterfacePlane>>,
+    ) -> Result<Self, KernelError> {
+        let mut attacher = Self { programs, inputs, attached: BTreeMap::new(), planes };
+        attacher.attach(true)?;
+        let kept = attacher.attached.keys().copied().collect();
+        for interface in attacher.programs.detach_except(&kept)? {
+            tracing::info!(interface, "detached: no service needs it there");
+        }
+        Ok(attacher)
+    }
+
+    /// Follows what changes, and hands the programs back at the end: everything stays attached.
+    pub(super) async fn run(&mut self, stop: CancellationToken) -> Outcome {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = self.inputs.config.changed() => changed?,
+                changed = self.inputs.backends.changed() => changed?,
+                changed = self.inputs.facts.changed() => changed?,
+            }
+            block_in_place(|| self.attach(false))?;
+        }
+    }
+
+    /// The programs, for who removes them.
+    pub(super) fn into_programs(self) -> Programs {
+        self.programs
+    }
+
+    /// One look. An interface that `auto` has chosen once keeps its program while it exists: routes come and
+    /// go with a cable, and attaching resets some drivers.
+    fn attach(&mut self, strict: bool) -> Result<(), KernelError> {
+        let config = self.inputs.config.borrow_and_update().clone();
+        let backends = self.inputs.backends.borrow_and_update().clone();
+        let facts = self.inputs.facts.borrow_and_update().clone();
+        let (chosen, missing) = choose(&config, &backends, &facts, &self.inputs.network);
+
+        let is_auto = matches!(config.kernel.interfaces, Interfaces::Auto);
+        let wanted: BTreeSet<u32> = chosen.iter().map(|chosen| chosen.link.index).collect();
+        let before = self.attached.len();
+        self.attached.retain(|index, (choice, _)| {
+            wanted.contains(index)
+                || is_auto && facts.links.contains_key(index) && *choice == config.kernel.plane
+        });
+        if self.attached.len() < before {
+            self.programs.detach_except(&self.attached.keys().copied().collect())?;
+        }
+        for Chosen { link, choice, reason } in chosen {
+            if self.attached.get(&link.index).is_some_and(|(had, _)| *had == choice) {
+                continue;
+            }
+            let entry = match self.programs.attach(&link, choice) {
+                Ok(attached) => {
+                    let reason = [attached.reason, reason].join("; ");
+                    let reason = reason.trim_end_matches("; ").to_owned();
+                    InterfacePlane { interface: attached.name, plane: attached.plane, reason }
+                }
+                Err(error) if strict && matches!(choice, PlaneChoice::Force(_)) => return Err(error),
+                Err(error) => {
+                    InterfacePlane { interface: link.name.clone(), plane: None, reason: error.to_string() }
+                }
+            };
+            tracing::info!(
+                interface = entry.interface,
+                plane = entry.plane.map(tracing::field::display),
+                "{}",
+                entry.reason
+            );
+            self.attached.insert(link.index, (choice, entry));
+        }
+
+        let mut planes: Vec<_> = self.attached.values().map(|(_, entry)| entry.clone()).collect();
+        planes.extend(missing);
+        planes.sort_by(|a, b| a.interface.cmp(&b.interface));
+        self.planes.send_if_modified(|old| {
+            let changed = *old != planes;
+            *old = planes;
+            changed
+        });
+        Ok(())
+    }
+}
+
+/// The interfaces that should have a program, and those of the config that do not exist.
+fn choose(
+    config: &Config,
+    backends: &BTreeSet<IpAddr>,
+    facts: &Facts,
+    network: &Network,
+) -> (Vec<Chosen>, Vec<InterfacePlane>) {
+    let mut chosen = Vec::new();
+    let mut missing = Vec::new();
+    match &config.kernel.interfaces {
+        Interfaces::Auto => {
+            let ips = addresses(config, backends);
+            if ips.is_empty() {
+                return (chosen, missing);
+            }
+            for interface in network.interfaces_for(&ips) {
+                let Some(link) = facts.links.get(&interface.index).cloned() else { continue };
+                chosen.push(Chosen { link, choice: config.kernel.plane, reason: interface.reason });
+            }
+        }
+        Interfaces::List(listed) => {
+            for interface in listed {
+                match facts.links.values().find(|link| link.name == interface.name).cloned() {
+                    Some(link) => {
+                        chosen.push(Chosen { link, choice: interface.plane, reason: String::new() });
+                    }
+                    None => missing.push(InterfacePlane {
+                        interface: interface.name.clone(),
+                        plane: None,
+                        reason: "no such interface (hint: `ip link` shows those there are)".into(),
+                    }),
+                }
+            }
+        }
+    }
+    (chosen, missing)
+}
+
+/// VIPs and backends of the services that a kernel plane may serve; none: no program is needed anywhere.
+fn addresses(config: &Config, backends: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    let mut ips = backends.clone();
+    for service in &config.services {
+        let Some(pool) = config.pools.iter().find(|pool| pool.name == service.pool) else { continue };
+        if config::needs_proxy(&config.kernel, service, pool).is_none() {
+            ips.extend(service.listen.iter().map(|listen| listen.ip()));
+            ips.extend(pool.backends.iter().map(|backend| backend.address.ip()));
+        }
+    }
+    ips
+}

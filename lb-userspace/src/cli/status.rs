@@ -1,0 +1,160 @@
+//! `sluice status`: the status document as text.
+
+use std::fmt::Write;
+
+use crate::model::status::{BackendStatus, PoolStatus, ServiceStatus, Status};
+
+use super::output::plain;
+use super::table::Align::{Left, Right};
+use super::table::Table;
+
+const ABOUT_FLOWS: &str = "\
+FLOWS: on the proxy plane the open connections; on the kernel planes the tracked flows alone, since those of a
+stable slot need no entry and nobody can count them. NEW: flows begun since the start.
+";
+
+/// The whole document. Pure: the same document gives the same text.
+pub fn render(status: &Status) -> String {
+    let mut text = format!("sluice {}, {}, started at {}\n", status.version, status.phase, status.started_at);
+    if !status.planes.is_empty() {
+        text.push('\n');
+        text.push_str(&planes(status));
+    }
+    text.push('\n');
+    text.push_str(&services(&status.services));
+    for pool in &status.pools {
+        text.push('\n');
+        text.push_str(&pool_text(pool));
+    }
+    let drops = status.drops.iter().filter(|(_, count)| **count > 0).collect::<Vec<_>>();
+    if !drops.is_empty() {
+        let mut table = Table::new([("DROPS", Left), ("PACKETS", Right)]);
+        for (reason, count) in drops {
+            table.row([reason.clone(), count.to_string()]);
+        }
+        text.push('\n');
+        text.push_str(&table.render(""));
+    }
+    text.push('\n');
+    text.push_str(ABOUT_FLOWS);
+    text
+}
+
+fn planes(status: &Status) -> String {
+    let mut table = Table::new([("INTERFACE", Left), ("PLANE", Left), ("REASON", Left)]);
+    for plane in &status.planes {
+        table.row([plane.interface.clone(), or_dash(plane.plane), plane.reason.clone()]);
+    }
+    table.render("")
+}
+
+fn services(services: &[ServiceStatus]) -> String {
+    let mut table = Table::new([
+        ("SERVICE", Left),
+        ("LISTEN", Left),
+        ("POOL", Left),
+        ("FORWARD", Left),
+        ("PLANE", Left),
+        ("FLOWS", Right),
+        ("NEW", Right),
+        ("PACKETS/S", Right),
+        ("BYTES", Right),
+        ("DROPS", Right),
+        ("REASON", Left),
+    ]);
+    for service in services {
+        let listen = service.listen.iter().map(|listen| format!("{}/{listen}", service.protocol));
+        table.row([
+            service.name.clone(),
+            listen.collect::<Vec<_>>().join(" "),
+            service.pool.clone(),
+            service.forward.clone(),
+            or_dash(service.plane),
+            service.flows.to_string(),
+            service.new_flows.to_string(),
+            service.rate.map_or_else(dash, |rate| format!("{rate:.0}")),
+            bytes(service.bytes),
+            service.drops.to_string(),
+            service.reason.clone(),
+        ]);
+    }
+    table.render("")
+}
+
+fn pool_text(pool: &PoolStatus) -> String {
+    let mut table = Table::new([
+        ("BACKEND", Left),
+        ("STATE", Left),
+        ("WEIGHT", Right),
+        ("SHARE", Right),
+        ("FLOWS", Right),
+        ("NEW", Right),
+        ("BYTES", Right),
+        ("LAST CHECK", Left),
+        ("REASON", Left),
+    ]);
+    for backend in &pool.backends {
+        table.row([
+            backend.address.to_string(),
+            backend.state.clone(),
+            weight(backend),
+            format!("{:.1} %", backend.share * 100.0),
+            backend.flows.to_string(),
+            backend.new_flows.to_string(),
+            bytes(backend.bytes),
+            last_check(backend),
+            backend.reason.clone(),
+        ]);
+    }
+    let mut text =
+        format!("pool {}: {}, table of {} slots\n", plain(&pool.name), pool.scheduler, pool.table_size);
+    text.push_str(&table.render("  "));
+    for leaving in &pool.leaving {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {} leaving, its flows may run until {}", leaving.address, leaving.until);
+    }
+    text
+}
+
+/// The configured weight, and what is left of it where that differs.
+fn weight(backend: &BackendStatus) -> String {
+    if u32::from(backend.weight) == backend.effective_weight {
+        backend.weight.to_string()
+    } else {
+        format!("{} of {}", backend.effective_weight, backend.weight)
+    }
+}
+
+fn last_check(backend: &BackendStatus) -> String {
+    match &backend.last_check {
+        Some(check) => {
+            let outcome = if check.ok { "ok" } else { "failed" };
+            format!("{outcome} in {:.1} ms: {}", check.took_ms, check.detail)
+        }
+        None => dash(),
+    }
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(dash, |value| value.to_string())
+}
+
+fn dash() -> String {
+    "-".into()
+}
+
+/// In the largest binary unit that leaves at least 1.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while value >= 1024.0 && units.len() > 0 {
+        value /= 1024.0;
+        unit = units.next();
+    }
+    format!("{value:.1} {}", unit.copied().unwrap_or_default())
+}

@@ -1,0 +1,83 @@
+//! Actions against the kernel planes' maps, and what they have confirmed. Calls block.
+
+use std::collections::BTreeMap;
+
+use super::plan;
+use super::slots::TableState;
+use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::{KernelAction, KernelState, KernelTables};
+
+/// What the kernel planes have confirmed: nothing else ever enters here.
+#[derive(Clone, Debug, Default)]
+pub struct Confirmed {
+    /// What stands in the maps.
+    pub applied: KernelState,
+    /// The tables again, with the times of their changes.
+    pub tables: BTreeMap<u32, TableState>,
+}
+
+impl Confirmed {
+    /// What a previous daemon left behind, or what an audit found; `now` in ticks.
+    pub fn adopt(mut observed: KernelState, now: u32) -> Self {
+        observed.backends.retain(|_, backend| backend.id.is_some());
+        let adopt = |(table, slots): (&u32, &Vec<_>)| (*table, TableState::adopt(slots.clone(), now));
+        let tables = observed.tables.iter().map(adopt).collect();
+        Self { applied: observed, tables }
+    }
+
+    /// Does one action and records it.
+    pub fn apply(&mut self, kernel: &mut dyn KernelTables, action: &KernelAction) -> Result<(), PlaneError> {
+        kernel.apply(action)?;
+        self.applied.record(action);
+        match action {
+            KernelAction::SwapTable { table, slots } => {
+                let now = kernel.now();
+                self.tables
+                    .entry(*table)
+                    .and_modify(|state| state.commit(slots.clone(), now))
+                    .or_insert_with(|| TableState::adopt(slots.clone(), now));
+            }
+            KernelAction::DropTable { table } => {
+                self.tables.remove(table);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Does what can be done of a plan. Once there are `errors`, what builds on something that is not there
+    /// is left for a later plan.
+    pub fn apply_all(
+        &mut self,
+        kernel: &mut dyn KernelTables,
+        actions: &[KernelAction],
+        errors: &mut Vec<PlaneError>,
+    ) {
+        for action in actions {
+            if !errors.is_empty() && !plan::may_apply(&self.applied, action) {
+                continue;
+            }
+            if let Err(error) = self.apply(kernel, action) {
+                errors.push(error);
+            }
+        }
+    }
+
+    /// Compares with what stands in the maps and believes those. Returns the actions that would undo the
+    /// difference; the next plan does.
+    ///
+    /// Slots that differ are adopted, not written over: what they say is where flows have gone since.
+    pub fn audit(&mut self, kernel: &mut dyn KernelTables) -> Result<Vec<KernelAction>, PlaneError> {
+        let Self { applied, tables } = Self::adopt(kernel.read_back()?, kernel.now());
+        let drift = plan::plan(&applied, &self.applied);
+        for (table, observed) in tables {
+            let known = self.tables.get(&table);
+            let same_size = known.is_none_or(|known| known.slots().len() == observed.slots().len());
+            if same_size && self.applied.tables.get(&table) != applied.tables.get(&table) {
+                self.tables.insert(table, observed);
+            }
+        }
+        self.applied = applied;
+        Ok(drift)
+    }
+}

@@ -1,0 +1,258 @@
+//! Who serves which pool, and how: config, run-time changes and health folded into one list per pool. Pure;
+//! time is injected.
+//!
+//! What an operator changed at run time (a backend added or removed, a weight, a drain) wins over the file
+//! and survives reloads, until a reload takes that backend or its pool out of the file.
+
+mod backend;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+pub use backend::Judged;
+use backend::{Presence, Record};
+
+use super::request::{BackendChange, RequestError};
+use crate::config::Config;
+use crate::health::{Observation, Target};
+use crate::model::{self, Check, Grace, Health};
+
+/// Every pool's backends, by pool name.
+pub type Fold = BTreeMap<String, Vec<Judged>>;
+
+/// All pools with what is known of their backends.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    pools: BTreeMap<String, Pool>,
+    drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Pool {
+    health: Health,
+    /// The shortest of the services that use it.
+    grace: Grace,
+    /// In config order, then those added at run time, then those that leave.
+    records: Vec<Record>,
+}
+
+impl Pools {
+    /// The pools of a config; no backend is judged yet.
+    pub fn new(config: &Config, now: Instant) -> Self {
+        let mut pools = Self { pools: BTreeMap::new(), drain_timeout: config.daemon.drain_timeout };
+        pools.reload(config, now);
+        pools
+    }
+
+    /// Puts another config in force.
+    pub fn reload(&mut self, config: &Config, now: Instant) {
+        self.drain_timeout = config.daemon.drain_timeout;
+        let leave = now + self.drain_timeout;
+        let mut old = std::mem::take(&mut self.pools);
+        for pool in &config.pools {
+            let mut records = Vec::new();
+            if let Some(old) = old.remove(&pool.name) {
+                records = old.records;
+                for record in &mut records {
+                    // Without a check it counted as up; it goes on doing so until the first one.
+                    record.health.assumed_up |= old.health.check == Check::None;
+                }
+            }
+            let mut records = merge(records, &pool.backends, leave);
+            if pool.health.check == Check::None {
+                records.iter_mut().for_each(|record| record.health = backend::Health::default());
+            }
+            let grace = grace(config, &pool.name);
+            self.pools.insert(pool.name.clone(), Pool { health: pool.health.clone(), grace, records });
+        }
+    }
+
+    /// Changes one backend at run time.
+    pub fn change(
+        &mut self,
+        pool: &str,
+        address: SocketAddr,
+        change: BackendChange,
+        now: Instant,
+    ) -> Result<(), RequestError> {
+        let deadline = now + self.drain_timeout;
+        let records = match self.pools.get_mut(pool) {
+            Some(pool) => &mut pool.records,
+            None => {
+                let names: Vec<_> = self.pools.keys().map(String::as_str).collect();
+                return Err(RequestError::NoSuchPool(pool.to_owned(), names.join(", ")));
+            }
+        };
+        let known = records.iter_mut().find(|record| record.address == address);
+        if let BackendChange::Put { weight } = change {
+            let record = match known {
+                Some(record) => record,
+                None => records.push_mut(Record::new(address)),
+            };
+            record.presence = Presence::Present;
+            record.weight = Some(weight);
+            return Ok(());
+        }
+        let no_such = || RequestError::NoSuchBackend(pool.to_owned(), address);
+        let record = known.ok_or_else(no_such)?;
+        match (change, record.presence) {
+            (BackendChange::Remove { now: true }, Presence::Present | Presence::Leaving(_)) => {
+                record.presence = Presence::Leaving(now);
+            }
+            (_, Presence::Leaving(_) | Presence::Absent) => return Err(no_such()),
+            (BackendChange::Remove { now: false }, Presence::Present) => {
+                let until = record.drain.map_or(deadline, |drain| drain.min(deadline));
+                record.presence = Presence::Leaving(until);
+                record.drain = None;
+            }
+            (BackendChange::Drain, Presence::Present) => {
+                record.drain.get_or_insert(deadline);
+            }
+            (BackendChange::Undrain, Presence::Present) => record.drain = None,
+            (BackendChange::Weight { weight } | BackendChange::Put { weight }, Presence::Present) => {
+                record.weight = Some(weight);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in one health check; whether the backend's judgement may have changed.
+    pub fn observe(&mut self, observation: Observation, now: Instant) -> bool {
+        let Observation { pool, address, up, check } = observation;
+        let record = self
+            .pools
+            .get_mut(&pool)
+            .filter(|pool| pool.health.check != Check::None)
+            .and_then(|pool| pool.records.iter_mut().find(|record| record.address == address));
+        let Some(record) = record else { return false };
+        let changed = record.health.verdict != Some(up);
+        record.health.observe(up, check, now);
+        changed
+    }
+
+    /// A backend found in the maps that the config does not have: it leaves like one that was removed.
+    pub fn adopt_leaving(&mut self, pool: &str, address: SocketAddr, now: Instant) {
+        let until = now + self.drain_timeout;
+        if let Some(pool) = self.pools.get_mut(pool)
+            && !pool.records.iter().any(|record| record.address == address)
+        {
+            pool.records.push(Record { presence: Presence::Leaving(until), ..Record::new(address) });
+        }
+    }
+
+    /// Backends that are checked and have no verdict yet, by pool.
+    pub fn unjudged(&self) -> Vec<(String, SocketAddr)> {
+        let checked = self.pools.iter().filter(|(_, pool)| pool.health.check != Check::None);
+        checked
+            .flat_map(|(name, pool)| {
+                let unjudged = pool.records.iter().filter(|record| {
+                    record.is_present() && record.health.verdict.is_none() && !record.health.assumed_up
+                });
+                unjudged.map(|record| (name.clone(), record.address))
+            })
+            .collect()
+    }
+
+    /// Lets a backend count as up until its first check.
+    pub fn assume_up(&mut self, pool: &str, address: SocketAddr) {
+        let records = self.pools.get_mut(pool).map(|pool| &mut pool.records);
+        for record in records.into_iter().flatten().filter(|record| record.address == address) {
+            record.health.assumed_up = true;
+        }
+    }
+
+    /// The longest time that a check may take.
+    pub fn longest_check(&self) -> Duration {
+        self.pools.values().map(|pool| pool.health.timeout).max().unwrap_or_default()
+    }
+
+    /// What is to be checked.
+    pub fn targets(&self) -> Vec<Target> {
+        let checked = self.pools.iter().filter(|(_, pool)| pool.health.check != Check::None);
+        checked
+            .flat_map(|(name, pool)| {
+                pool.records.iter().filter(|record| record.is_present()).map(|record| Target {
+                    pool: name.clone(),
+                    address: record.address,
+                    health: pool.health.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// Forgets backends whose time has passed.
+    pub fn expire(&mut self, now: Instant) {
+        for pool in self.pools.values_mut() {
+            for record in &mut pool.records {
+                if matches!(record.presence, Presence::Leaving(until) if until <= now) {
+                    record.presence = Presence::Absent;
+                }
+            }
+            pool.records.retain(|record| record.presence != Presence::Absent || record.configured.is_some());
+        }
+    }
+
+    /// The next moment after `now` at which [`Self::fold`] changes by itself.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let deadlines = self
+            .pools
+            .values()
+            .flat_map(|pool| pool.records.iter().flat_map(|record| record.deadlines(pool.grace)));
+        deadlines.filter(|deadline| *deadline > now).min()
+    }
+
+    /// Every backend with its state and what the planes are told of it.
+    ///
+    /// Backups take new flows only while no other backend of the pool does. A backend that failed loses its
+    /// new flows at once and its old ones after the grace; one that was removed or drained at its deadline.
+    pub fn fold(&self, now: Instant) -> Fold {
+        let judge = |pool: &Pool| {
+            let check = &pool.health.check;
+            let first_choice = |record: &Record| !record.is_backup() && record.is_fit(check);
+            let spare = pool.records.iter().any(first_choice);
+            let records = pool.records.iter().filter(|record| record.presence != Presence::Absent);
+            records.map(|record| record.judge(check, pool.grace, spare && record.is_backup(), now)).collect()
+        };
+        self.pools.iter().map(|(name, pool)| (name.clone(), judge(pool))).collect()
+    }
+}
+
+/// The records of a pool after a reload; those that the file no longer has leave until `leave`.
+fn merge(mut old: Vec<Record>, configured: &[model::Backend], leave: Instant) -> Vec<Record> {
+    let mut records = Vec::new();
+    for backend in configured {
+        let known = old.iter().position(|record| record.address == backend.address);
+        let mut record = known.map_or_else(|| Record::new(backend.address), |known| old.remove(known));
+        if record.configured.is_none() {
+            // New in the file: back from leaving, or added at run time before.
+            record.presence = Presence::Present;
+        }
+        record.configured = Some(backend.clone());
+        records.push(record);
+    }
+    let configured: BTreeSet<_> = configured.iter().map(|backend| backend.address).collect();
+    for mut record in old.into_iter().filter(|record| !configured.contains(&record.address)) {
+        if record.configured.take().is_some() {
+            if record.is_present() {
+                record.presence = Presence::Leaving(record.drain.map_or(leave, |drain| drain.min(leave)));
+            }
+            record.weight = None;
+            record.drain = None;
+        }
+        if record.presence != Presence::Absent {
+            records.push(record);
+        }
+    }
+    records
+}
+
+/// The shortest grace of the services that use a pool.
+fn grace(config: &Config, pool: &str) -> Grace {
+    let services = config.services.iter().filter(|service| service.pool == pool);
+    let shortest = services.filter_map(|service| match service.down_grace {
+        Grace::For(grace) => Some(grace),
+        Grace::Forever => None,
+    });
+    shortest.min().map_or(Grace::Forever, Grace::For)
+}

@@ -1,0 +1,178 @@
+//! One backend of a pool: what the file, the operator and the health check say of it, and what follows.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::model::status::LastCheck;
+use crate::model::{self, BackendState, Check, Grace, Member};
+
+/// What is known of one backend.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) address: SocketAddr,
+    /// From the file; `None`: added at run time, or removed from the file.
+    pub(super) configured: Option<model::Backend>,
+    /// Set at run time; wins over the file's.
+    pub(super) weight: Option<u16>,
+    pub(super) presence: Presence,
+    /// The deadline of a drain.
+    pub(super) drain: Option<Instant>,
+    pub(super) health: Health,
+}
+
+/// Whether a backend belongs to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It does.
+    Present,
+    /// It was removed; its old flows stay until then.
+    Leaving(Instant),
+    /// The file has it, but it was removed at run time.
+    Absent,
+}
+
+/// What the health check says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Health {
+    pub(super) verdict: Option<bool>,
+    /// Counts while there is no verdict.
+    pub(super) assumed_up: bool,
+    /// Since when it is down.
+    pub(super) down_since: Option<Instant>,
+    pub(super) last_check: Option<LastCheck>,
+}
+
+/// A backend with its state: what the planes are told of it and what `status` shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Address, effective weight, and whether its old flows may stay.
+    pub member: Member,
+    /// As configured or set at run time.
+    pub weight: u16,
+    /// Its state.
+    pub state: BackendState,
+    /// Why it is in this state.
+    pub reason: String,
+    /// Removed from the pool: until when its old flows may stay.
+    pub leaving: Option<Instant>,
+    /// The last health check.
+    pub last_check: Option<LastCheck>,
+}
+
+impl Record {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            configured: None,
+            weight: None,
+            presence: Presence::Present,
+            drain: None,
+            health: Health::default(),
+        }
+    }
+
+    pub(super) fn weight(&self) -> u16 {
+        self.weight.or(self.configured.as_ref().map(|backend| backend.weight)).unwrap_or(0)
+    }
+
+    pub(super) fn is_backup(&self) -> bool {
+        self.configured.as_ref().is_some_and(|backend| backend.backup)
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.presence == Presence::Present
+    }
+
+    /// `None`: not judged yet.
+    fn is_up(&self, check: &Check) -> Option<bool> {
+        match check {
+            Check::None => Some(true),
+            Check::Tcp | Check::Http { .. } => self.health.verdict.or(self.health.assumed_up.then_some(true)),
+        }
+    }
+
+    /// Whether it would take new flows if it were no backup.
+    pub(super) fn is_fit(&self, check: &Check) -> bool {
+        self.is_present() && self.drain.is_none() && self.weight() > 0 && self.is_up(check) == Some(true)
+    }
+
+    /// Moments at which the judgement changes by itself.
+    pub(super) fn deadlines(&self, grace: Grace) -> impl Iterator<Item = Instant> {
+        let leaves = match self.presence {
+            Presence::Leaving(until) => Some(until),
+            Presence::Present | Presence::Absent => None,
+        };
+        [leaves, self.drain, self.cut_at(grace)].into_iter().flatten()
+    }
+
+    /// When a failure moves its old flows.
+    fn cut_at(&self, grace: Grace) -> Option<Instant> {
+        match grace {
+            Grace::For(grace) => self.health.down_since?.checked_add(grace),
+            Grace::Forever => None,
+        }
+    }
+
+    /// `spare`: a backup that is not needed.
+    pub(super) fn judge(&self, check: &Check, grace: Grace, spare: bool, now: Instant) -> Judged {
+        let cut_by_failure = self.cut_at(grace).is_some_and(|at| at <= now);
+        let old_flows = if cut_by_failure { "old flows were moved" } else { "old flows stay" };
+        let leaving = match self.presence {
+            Presence::Leaving(until) => Some(until),
+            Presence::Present | Presence::Absent => None,
+        };
+        let dismissed = leaving.or(self.drain).is_some_and(|until| until <= now);
+        let (state, reason) = if leaving.is_some() {
+            (BackendState::Draining, "removed from the pool; old flows stay until the deadline".to_owned())
+        } else if self.drain.is_some() {
+            let flows = if dismissed || cut_by_failure { "were moved" } else { "stay until the deadline" };
+            (BackendState::Draining, format!("drained by an operator; old flows {flows}"))
+        } else if self.weight() == 0 {
+            let whose = if self.weight.is_some() { "set at run time" } else { "in the config" };
+            (BackendState::Maintenance, format!("weight 0 {whose}; {old_flows}"))
+        } else {
+            match (self.is_up(check), &self.health.last_check) {
+                (None, _) => (BackendState::Starting, "not checked yet".to_owned()),
+                (Some(false), Some(last)) if !last.ok => {
+                    (BackendState::Down, format!("health check: {}; {old_flows}", last.detail))
+                }
+                (Some(false), _) => {
+                    (BackendState::Down, format!("not enough successful checks yet; {old_flows}"))
+                }
+                (Some(true), _) if spare => {
+                    (BackendState::Up, "backup: takes no new flows while another backend is up".to_owned())
+                }
+                (Some(true), _) if self.is_backup() => {
+                    (BackendState::Up, "backup in use: no other backend is up".to_owned())
+                }
+                (Some(true), _) if *check == Check::None => (BackendState::Up, "not checked".to_owned()),
+                (Some(true), _) if self.health.verdict.is_none() => {
+                    (BackendState::Up, "not checked yet; counts as up until then".to_owned())
+                }
+                (Some(true), _) => (BackendState::Up, "the health check passes".to_owned()),
+            }
+        };
+        let weight = if self.is_fit(check) && !spare { u32::from(self.weight()) } else { 0 };
+        Judged {
+            member: Member { address: self.address, weight, keeps: !dismissed && !cut_by_failure },
+            weight: self.weight(),
+            state,
+            reason,
+            leaving,
+            last_check: self.health.last_check.clone(),
+        }
+    }
+}
+
+impl Health {
+    /// Takes in one check.
+    pub(super) fn observe(&mut self, up: bool, check: LastCheck, now: Instant) {
+        if up {
+            self.down_since = None;
+        } else if self.down_since.is_none() {
+            self.down_since = Some(now);
+        }
+        self.verdict = Some(up);
+        self.last_check = Some(check);
+    }
+}

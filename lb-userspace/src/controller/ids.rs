@@ -1,0 +1,278 @@
+//! Who is who in the maps: ids that stay the same as long as anything may name them. Pure.
+//!
+//! A backend keeps its id through weight changes, drains, hiccups and reloads. When its flows are cut, the id
+//! is *retired*, and the backend comes back under the next generation of the same index: what the flow
+//! tables still hold of the old id then counts as absent. All of it is recovered from what the maps hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::service::VIP_MARKER;
+use lb_common::{BackendId, ServiceId, SocketKey, limits};
+
+use crate::data_plane::kernel::{KernelState, Sweep};
+
+/// The kernel's maps have no room for another object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no room for another {what}: {limit} are in use (hint: remove some, or use another balancer for them)"
+)]
+pub struct Exhausted {
+    /// `backend`, `service` or `table`.
+    pub what: &'static str,
+    /// How many there may be.
+    pub limit: u32,
+}
+
+/// An id that was given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim<Id> {
+    /// The id.
+    pub id: Id,
+    /// Whether its index counted for another object before: its traffic counters have to be cleared.
+    pub clear: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    id: BackendId,
+    /// `None`: adopted, and no pool has claimed it yet.
+    pool: Option<String>,
+    retired: bool,
+}
+
+/// Ids of backends, by endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct BackendIds {
+    held: BTreeMap<SocketAddr, Held>,
+    /// The last id of each index that was ever given out.
+    last: BTreeMap<u32, BackendId>,
+    free: BTreeSet<u32>,
+}
+
+impl BackendIds {
+    /// Takes over the ids of a previous daemon; `pools` tells which pool a listen address leads to now.
+    pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>) -> Self {
+        let owners: BTreeMap<_, _> = applied
+            .endpoints
+            .values()
+            .filter_map(|endpoint| Some((endpoint.backend, (*pools.get(&endpoint.vip)?).to_owned())))
+            .collect();
+        let mut ids = Self::default();
+        for (index, backend) in &applied.backends {
+            let address = SocketAddr::new(backend.address.ip(), backend.port.get());
+            let held = Held { id: backend.id, pool: owners.get(&backend.id).cloned(), retired: false };
+            ids.last.insert(*index, backend.id);
+            // Two ids of one endpoint are the remains of damage. The one that replies are translated for
+            // stays; the other is named by nobody's wish and goes.
+            if held.pool.is_some() || !ids.held.contains_key(&address) {
+                ids.held.insert(address, held);
+            }
+        }
+        let end = applied.backends.last_key_value().map_or(1, |(index, _)| *index);
+        ids.free = (1..end).filter(|index| !applied.backends.contains_key(index)).collect();
+        ids
+    }
+
+    /// The id under which `address` takes part, if it has one.
+    pub fn get(&self, address: &SocketAddr) -> Option<BackendId> {
+        self.held.get(address).filter(|held| !held.retired).map(|held| held.id)
+    }
+
+    /// The id under which `address` takes part in `pool`, if it has one.
+    pub fn owned(&self, address: &SocketAddr, pool: &str) -> Option<BackendId> {
+        let held = self.held.get(address).filter(|held| !held.retired)?;
+        held.pool.as_deref().is_none_or(|owner| owner == pool).then_some(held.id)
+    }
+
+    /// The id of `address` as a backend of `pool`; given out if need be.
+    ///
+    /// `Ok(None)`: the retirement of the old id has to be confirmed first (`applied` still holds it).
+    /// `named` are ids that slots or flow entries may still name.
+    pub fn claim(
+        &mut self,
+        address: SocketAddr,
+        pool: &str,
+        applied: &KernelState,
+        named: &BTreeSet<BackendId>,
+    ) -> Result<Option<Claim<BackendId>>, Exhausted> {
+        if let Some(held) = self.held.get_mut(&address) {
+            held.pool.get_or_insert_with(|| pool.to_owned());
+            if !held.retired {
+                return Ok(Some(Claim { id: held.id, clear: false }));
+            }
+            let index = held.id.index();
+            if applied.backends.contains_key(&index) {
+                return Ok(None);
+            }
+            if let Some(id) = unnamed(held.id.next_generation(), named) {
+                *held = Held { id, pool: Some(pool.to_owned()), retired: false };
+                self.last.insert(index, id);
+                return Ok(Some(Claim { id, clear: false }));
+            }
+        }
+        let id = self.fresh(applied, named).ok_or(Exhausted { what: "backend", limit: limits::BACKENDS })?;
+        self.last.insert(id.index(), id);
+        self.held.insert(address, Held { id, pool: Some(pool.to_owned()), retired: false });
+        Ok(Some(Claim { id, clear: true }))
+    }
+
+    fn fresh(&mut self, applied: &KernelState, named: &BTreeSet<BackendId>) -> Option<BackendId> {
+        let next = |index| {
+            let first = self.last.get(&index).map_or(BackendId::new(index, 0), |id| id.next_generation());
+            if applied.backends.contains_key(&index) { None } else { unnamed(first, named) }
+        };
+        let reused = self.free.iter().find_map(|index| next(*index));
+        if let Some(id) = reused {
+            self.free.remove(&id.index());
+            return Some(id);
+        }
+        let beyond = self.last.last_key_value().map_or(1, |(index, _)| index + 1);
+        (beyond..limits::BACKENDS).find_map(|index| {
+            let id = next(index);
+            if id.is_none() {
+                self.free.insert(index);
+            }
+            id
+        })
+    }
+
+    /// Retires every id whose endpoint is not kept by the pool that it was given out for.
+    pub fn retire(&mut self, kept: &BTreeMap<SocketAddr, &str>) {
+        for (address, held) in &mut self.held {
+            let pool = kept.get(address);
+            held.retired |= pool.is_none_or(|pool| held.pool.as_deref().is_some_and(|owner| owner != *pool));
+        }
+    }
+
+    /// Frees the indexes of endpoints that no pool knows any more, once their retirement is confirmed.
+    pub fn release(&mut self, known: &BTreeSet<SocketAddr>, applied: &KernelState) {
+        let free = &mut self.free;
+        self.held.retain(|address, held| {
+            let index = held.id.index();
+            let keep = !held.retired || known.contains(address) || applied.backends.contains_key(&index);
+            if !keep {
+                free.insert(index);
+            }
+            keep
+        });
+    }
+
+    /// Every id that may be used.
+    pub fn live(&self) -> BTreeSet<BackendId> {
+        self.held.values().filter(|held| !held.retired).map(|held| held.id).collect()
+    }
+}
+
+/// The first generation from `id` on that nothing names; `None` where all 2048 are named.
+fn unnamed(id: BackendId, named: &BTreeSet<BackendId>) -> Option<BackendId> {
+    std::iter::successors(Some(id), |id| Some(id.next_generation()))
+        .take(1 << 11)
+        .find(|id| !named.contains(id))
+}
+
+/// Ids of services, by listen address. Index 0 stays with the VIP markers.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceIds {
+    held: BTreeMap<SocketKey, ServiceId>,
+    last: BTreeMap<u32, ServiceId>,
+}
+
+impl ServiceIds {
+    /// Takes over the ids of a previous daemon.
+    pub fn adopt(applied: &KernelState) -> Self {
+        let services = applied.services.iter().filter(|(_, service)| service.flags & VIP_MARKER == 0);
+        let held: BTreeMap<_, _> = services.map(|(key, service)| (*key, service.id)).collect();
+        let last = held.values().map(|id| (id.index(), *id)).collect();
+        Self { held, last }
+    }
+
+    /// The id of the service at `key`; given out if need be. Indexes that entries of `sweep` name and whose
+    /// last generation is not known are avoided.
+    pub fn claim(&mut self, key: SocketKey, sweep: &Sweep) -> Result<Claim<ServiceId>, Exhausted> {
+        if let Some(id) = self.held.get(&key) {
+            return Ok(Claim { id: *id, clear: false });
+        }
+        let in_use: BTreeSet<_> = self.held.values().map(|id| id.index()).collect();
+        let index = (1..limits::SERVICES)
+            .find(|index| {
+                let known = self.last.contains_key(index) || !sweep.by_service.contains_key(index);
+                known && !in_use.contains(index)
+            })
+            .ok_or(Exhausted { what: "service", limit: limits::SERVICES })?;
+        let generation = self.last.get(&index).map_or(0, |id| id.generation().wrapping_add(1));
+        let id = ServiceId::new(index, generation);
+        self.held.insert(key, id);
+        self.last.insert(index, id);
+        Ok(Claim { id, clear: true })
+    }
+
+    /// Forgets services that are neither wanted nor applied.
+    pub fn release(&mut self, wanted: &BTreeSet<SocketKey>, applied: &KernelState) {
+        self.held.retain(|key, _| wanted.contains(key) || applied.services.contains_key(key));
+    }
+}
+
+/// An address family; each has a Maglev table of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// Numbers of Maglev tables, by pool and family.
+#[derive(Clone, Debug, Default)]
+pub struct TableNumbers {
+    held: BTreeMap<(String, Family), u32>,
+}
+
+impl TableNumbers {
+    /// Takes over the tables of a previous daemon; `pools` tells which pool a listen address leads to now.
+    pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>) -> Self {
+        let mut held = BTreeMap::new();
+        for (key, service) in applied.services.iter().filter(|(_, service)| service.flags & VIP_MARKER == 0) {
+            if let Some(pool) = pools.get(key)
+                && applied.tables.contains_key(&service.table)
+                && !held.values().any(|number| *number == service.table)
+            {
+                held.entry(((*pool).to_owned(), Family::of(key.address.ip()))).or_insert(service.table);
+            }
+        }
+        Self { held }
+    }
+
+    /// The number of the table of `pool`; given out if need be.
+    pub fn claim(&mut self, pool: &str, family: Family, applied: &KernelState) -> Result<u32, Exhausted> {
+        if let Some(number) = self.get(pool, family) {
+            return Ok(number);
+        }
+        let in_use: BTreeSet<_> = self.held.values().chain(applied.tables.keys()).collect();
+        let number = (0..limits::TABLES)
+            .find(|number| !in_use.contains(number))
+            .ok_or(Exhausted { what: "table", limit: limits::TABLES })?;
+        self.held.insert((pool.to_owned(), family), number);
+        Ok(number)
+    }
+
+    /// The number of the table of `pool`, if it has one.
+    pub fn get(&self, pool: &str, family: Family) -> Option<u32> {
+        self.held.get(&(pool.to_owned(), family)).copied()
+    }
+
+    /// Forgets tables that are neither wanted nor applied.
+    pub fn release(&mut self, wanted: &BTreeSet<u32>, applied: &KernelState) {
+        self.held.retain(|_, number| wanted.contains(number) || applied.tables.contains_key(number));
+    }
+}

@@ -1,0 +1,301 @@
+//! What should stand in the kernel planes' maps. No I/O: ids and tables are given out here, and everything
+//! derives from them, the folded pools and the facts of the network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER};
+use lb_common::{Backend, BackendId, Endpoint, NextHop, Port, Service, Slot, SocketKey, ticks};
+
+use super::apply::Confirmed;
+use super::assignment::Assignments;
+use super::desired::{Fold, Judged};
+use super::ids::{BackendIds, Family, ServiceIds, TableNumbers};
+use crate::config::Config;
+use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::{KernelState, Sweep};
+use crate::model::{self, Affinity};
+use crate::network::Facts;
+
+/// Who is who in the maps.
+#[derive(Clone, Debug, Default)]
+pub struct Identities {
+    backends: BackendIds,
+    services: ServiceIds,
+    tables: TableNumbers,
+    assignments: Assignments,
+}
+
+/// What should stand in the maps.
+#[derive(Debug, Default)]
+pub struct Desired {
+    /// Everything that could be given an id.
+    pub state: KernelState,
+    /// Service indexes whose counters belonged to another one.
+    pub clear_services: Vec<u32>,
+    /// Backend indexes whose counters belonged to another one.
+    pub clear_backends: Vec<u32>,
+    /// A backend waits for the retirement of its old id: once this state is applied, ask again.
+    pub incomplete: bool,
+    /// Idle time-out of each table, in ticks.
+    pub idle: BTreeMap<u32, u32>,
+    /// What there was no room for.
+    pub errors: Vec<PlaneError>,
+}
+
+/// One family of a pool that the kernel planes serve: a Maglev table.
+struct Table<'a> {
+    pool: &'a model::Pool,
+    family: Family,
+    judged: Vec<&'a Judged>,
+    /// Listen addresses that lead here; never empty.
+    listens: Vec<(&'a model::Service, SocketAddr)>,
+}
+
+impl Identities {
+    /// Takes over what a previous daemon left behind.
+    pub fn adopt(applied: &KernelState, config: &Config) -> Self {
+        let pools = pools_by_listen(config);
+        Self {
+            backends: BackendIds::adopt(applied, &pools),
+            services: ServiceIds::adopt(applied),
+            tables: TableNumbers::adopt(applied, &pools),
+            assignments: Assignments::default(),
+        }
+    }
+
+    /// The id of a backend, if it has one.
+    pub fn backend(&self, address: &SocketAddr) -> Option<BackendId> {
+        self.backends.get(address)
+    }
+
+    /// The number of a pool's table, if it has one.
+    pub fn table(&self, pool: &str, family: Family) -> Option<u32> {
+        self.tables.get(pool, family)
+    }
+
+    /// The state that `served` (the services of the kernel planes) ask for.
+    pub fn desire(
+        &mut self,
+        config: &Config,
+        fold: &Fold,
+        served: &[&model::Service],
+        facts: &Facts,
+        confirmed: &Confirmed,
+        sweep: &Sweep,
+    ) -> Desired {
+        let applied = &confirmed.applied;
+        let mut desired = Desired::default();
+        desired.state.local = facts.local.iter().map(|ip| (*ip).into()).collect();
+        desired.state.routes = facts.routes.clone();
+
+        let tables = tables(config, fold, served);
+        self.name_backends(&tables, confirmed, sweep, &mut desired);
+        let live = self.backends.live();
+        for table in &tables {
+            let number = match self.tables.claim(&table.pool.name, table.family, applied) {
+                Ok(number) => number,
+                Err(error) => {
+                    desired.errors.push(PlaneError::new(format!("pool {:?}", table.pool.name), error));
+                    continue;
+                }
+            };
+            let slots = match self.slots(table, number, confirmed, &live) {
+                Ok(slots) => slots,
+                Err(error) => {
+                    desired.errors.push(error);
+                    match applied.tables.get(&number) {
+                        Some(slots) => slots.clone(),
+                        None => continue,
+                    }
+                }
+            };
+            let idle = table.listens.iter().map(|(service, _)| service.timeouts.established).max();
+            desired.idle.insert(number, ticks::from_duration(idle.unwrap_or_default()));
+            desired.state.tables.insert(number, slots);
+            self.put_services(table, number, sweep, &mut desired);
+            self.put_backends(table, facts, applied, &mut desired.state);
+        }
+        self.services.release(&desired.state.services.keys().copied().collect(), applied);
+        self.tables.release(&desired.state.tables.keys().copied().collect(), applied);
+        self.assignments.retain(|number| desired.state.tables.contains_key(&number));
+        desired
+    }
+
+    /// Gives ids to backends that take new flows, and retires those whose old flows may not stay.
+    fn name_backends(
+        &mut self,
+        tables: &[Table<'_>],
+        confirmed: &Confirmed,
+        sweep: &Sweep,
+        desired: &mut Desired,
+    ) {
+        let mut kept: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        let mut known = BTreeSet::new();
+        for table in tables {
+            for judged in &table.judged {
+                known.insert(judged.member.address);
+                // One that moved from a pool to another leaves the first at once: its replies can only be
+                // those of one service.
+                if judged.member.keeps && judged.leaving.is_none() {
+                    kept.insert(judged.member.address, &table.pool.name);
+                } else if judged.member.keeps {
+                    kept.entry(judged.member.address).or_insert(&table.pool.name);
+                }
+            }
+        }
+        self.backends.retire(&kept);
+        self.backends.release(&known, &confirmed.applied);
+
+        let mut named: BTreeSet<_> = confirmed.tables.values().flat_map(|table| table.named()).collect();
+        named.extend(sweep.by_backend.keys().chain(sweep.slots.values().flatten()));
+        for table in tables {
+            let pool = table.pool.name.as_str();
+            let takes_new =
+                table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
+            for member in takes_new.filter(|member| kept.get(&member.address) == Some(&pool)) {
+                match self.backends.claim(member.address, pool, &confirmed.applied, &named) {
+                    Ok(Some(claim)) if claim.clear => desired.clear_backends.push(claim.id.index()),
+                    Ok(Some(_)) => {}
+                    Ok(None) => desired.incomplete = true,
+                    Err(error) => {
+                        let object = format!("backend {} of pool {pool:?}", member.address);
+                        desired.errors.push(PlaneError::new(object, error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next slots of a table: a change of those that the kernel has, or all new ones.
+    fn slots(
+        &mut self,
+        table: &Table<'_>,
+        number: u32,
+        confirmed: &Confirmed,
+        live: &BTreeSet<BackendId>,
+    ) -> Result<Vec<Slot>, PlaneError> {
+        let size = table.pool.table_size;
+        let object = || format!("pool {:?}, table {number}", table.pool.name);
+        let members = table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
+        let mut backends: Vec<_> = members
+            .filter_map(|member| {
+                let id = self.backends.owned(&member.address, &table.pool.name)?;
+                Some((member.address, member.weight, id))
+            })
+            .collect();
+        backends.sort_unstable();
+        let assignment =
+            self.assignments.of(number, size, &backends).map_err(|error| PlaneError::new(object(), error))?;
+        let Some(state) = confirmed.tables.get(&number) else {
+            let id = |index| assignment.get(index).copied().unwrap_or(BackendId::NONE);
+            return Ok((0..size as usize).map(|index| Slot::stable(id(index))).collect());
+        };
+        if state.slots().len() != size as usize {
+            let reason = format!(
+                "has {} slots, but table_size is {size} (hint: `sluice cleanup` drops the table with its flows)",
+                state.slots().len()
+            );
+            return Err(PlaneError::new(object(), reason));
+        }
+        let lives = |id: BackendId| live.contains(&id);
+        Ok(state.assign(&assignment, lives).unwrap_or_else(|| state.slots().to_vec()))
+    }
+
+    fn put_services(&mut self, table: &Table<'_>, number: u32, sweep: &Sweep, desired: &mut Desired) {
+        for (service, listen) in &table.listens {
+            let key = SocketKey::new(*listen, service.protocol.number());
+            let claim = match self.services.claim(key, sweep) {
+                Ok(claim) => claim,
+                Err(error) => {
+                    desired.errors.push(PlaneError::new(format!("service {:?}", service.name), error));
+                    continue;
+                }
+            };
+            if claim.clear {
+                desired.clear_services.push(claim.id.index());
+            }
+            let flags = match service.affinity {
+                Affinity::None => 0,
+                Affinity::Source => SOURCE_AFFINITY,
+            };
+            let entry = Service {
+                id: claim.id,
+                table: number,
+                slots: table.pool.table_size,
+                flags,
+                established: ticks::from_duration(service.timeouts.established),
+                closing: ticks::from_duration(service.timeouts.closing),
+                half_open: ticks::from_duration(service.timeouts.half_open),
+            };
+            desired.state.services.insert(key, entry);
+            let marker = Service { flags: VIP_MARKER, ..Service::default() };
+            desired.state.services.insert(SocketKey::vip(key.address), marker);
+        }
+    }
+
+    /// Entries and endpoints of every backend of the table that has an id: it is named by slots, or its old
+    /// flows stay.
+    fn put_backends(&self, table: &Table<'_>, facts: &Facts, applied: &KernelState, state: &mut KernelState) {
+        let Some((service, listen)) = table.listens.first() else { return };
+        let vip = SocketKey::new(*listen, service.protocol.number());
+        let service = state.services.get(&vip).copied();
+        for judged in &table.judged {
+            let address = judged.member.address;
+            let Some(id) = self.backends.owned(&address, &table.pool.name) else { continue };
+            let hop = next_hop(address, id, facts, applied);
+            let port = Port::new(address.port());
+            let backend = Backend { address: address.ip().into(), port, padding: 0, id, hop };
+            state.backends.insert(id.index(), backend);
+            if let Some(service) = service {
+                let key = SocketKey { address: backend.address, port, protocol: vip.protocol };
+                state.endpoints.insert(key, Endpoint { vip, backend: id, service });
+            }
+        }
+    }
+}
+
+/// Where to send a backend's frames. A neighbour that is missing for a moment keeps its last place: dropping
+/// what still arrives helps nobody.
+fn next_hop(address: SocketAddr, id: BackendId, facts: &Facts, applied: &KernelState) -> NextHop {
+    let last = applied.backends.get(&id.index()).filter(|backend| backend.address == address.ip().into());
+    let hop = facts.hops.get(&address.ip()).copied();
+    hop.or(last.map(|backend| backend.hop)).unwrap_or_default()
+}
+
+/// The tables that `served` need: one per pool and family of its listen addresses.
+fn tables<'a>(config: &'a Config, fold: &'a Fold, served: &[&'a model::Service]) -> Vec<Table<'a>> {
+    let mut tables = BTreeMap::new();
+    for service in served {
+        let Some(pool) = config.pools.iter().find(|pool| pool.name == service.pool) else { continue };
+        for listen in &service.listen {
+            let family = Family::of(listen.ip());
+            let table = tables.entry((&pool.name, family)).or_insert_with(|| {
+                let judged = fold.get(&pool.name).map(Vec::as_slice).unwrap_or_default();
+                let same_family = |judged: &&Judged| Family::of(judged.member.address.ip()) == family;
+                Table {
+                    pool,
+                    family,
+                    judged: judged.iter().filter(same_family).collect(),
+                    listens: Vec::new(),
+                }
+            });
+            table.listens.push((*service, *listen));
+        }
+    }
+    tables.into_values().collect()
+}
+
+/// The pool that each listen address leads to, by service key.
+pub fn pools_by_listen(config: &Config) -> BTreeMap<SocketKey, &str> {
+    let services = config.services.iter();
+    services
+        .flat_map(|service| {
+            let protocol = service.protocol.number();
+            service
+                .listen
+                .iter()
+                .map(move |listen| (SocketKey::new(*listen, protocol), service.pool.as_str()))
+        })
+        .collect()
+}

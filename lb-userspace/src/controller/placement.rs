@@ -1,0 +1,171 @@
+//! Which plane serves a service, and why. Pure.
+//!
+//! Decided from what stays: the config, who is in the pool, where kernel planes are attached, which addresses
+//! are this host's own. A neighbour that is not resolved or a backend that is down moves no service.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use super::desired::Fold;
+use crate::config::{self, Config};
+use crate::model::status::InterfacePlane;
+use crate::model::{self, Fallback, Forward, Plane, Service};
+
+/// Where a service goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// To the kernel planes, by NAT.
+    Kernel {
+        /// The plane of the first interface that has one.
+        plane: Plane,
+        /// Which plane is attached where.
+        reason: String,
+    },
+    /// To the proxy plane.
+    Proxy {
+        /// Why.
+        reason: String,
+    },
+    /// Nowhere: only the kernel planes may serve it, and cannot.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Placement {
+    /// Whether the kernel planes serve it.
+    pub const fn is_kernel(&self) -> bool {
+        matches!(self, Self::Kernel { .. })
+    }
+
+    /// Whether the proxy plane serves it.
+    pub const fn is_proxy(&self) -> bool {
+        matches!(self, Self::Proxy { .. })
+    }
+
+    /// Why it is there.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Kernel { reason, .. } | Self::Proxy { reason } | Self::Refused { reason } => reason,
+        }
+    }
+}
+
+/// What the kernel planes are on this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// Why there are no maps at all; `None`: there are.
+    pub without_kernel: Option<&'a str>,
+    /// What is attached where.
+    pub planes: &'a [InterfacePlane],
+    /// The host's own addresses.
+    pub local: &'a BTreeSet<IpAddr>,
+}
+
+/// The placement of every service, by name.
+pub fn place(config: &Config, fold: &Fold, host: Host<'_>) -> BTreeMap<String, Placement> {
+    let mut claims = Claims::default();
+    let mut placements = BTreeMap::new();
+    for service in &config.services {
+        let placement = match obstacle(config, service, fold, host, &claims) {
+            None => {
+                claims.claim(service, fold);
+                kernel(host.planes)
+            }
+            Some(why) => match (service.forward, service.fallback) {
+                (Forward::Nat, Fallback::Refuse) => Placement::Refused {
+                    reason: format!("forward = \"nat\" and fallback = \"refuse\", but {why}"),
+                },
+                (Forward::Nat, Fallback::Proxy) => {
+                    Placement::Proxy { reason: format!("forward = \"nat\" is not possible: {why}") }
+                }
+                (Forward::Auto | Forward::Proxy, _) => Placement::Proxy { reason: why },
+            },
+        };
+        placements.insert(service.name.clone(), placement);
+    }
+    placements
+}
+
+fn kernel(planes: &[InterfacePlane]) -> Placement {
+    let attached: Vec<_> = planes.iter().filter_map(|on| Some((on.plane?, on.interface.as_str()))).collect();
+    let list: Vec<_> = attached.iter().map(|(plane, interface)| format!("{plane} on {interface}")).collect();
+    let plane = attached.first().map_or(Plane::Tc, |(plane, _)| *plane);
+    Placement::Kernel { plane, reason: format!("nat: {}", list.join(", ")) }
+}
+
+/// Why the kernel planes cannot serve a service.
+fn obstacle(
+    config: &Config,
+    service: &Service,
+    fold: &Fold,
+    host: Host<'_>,
+    claims: &Claims<'_>,
+) -> Option<String> {
+    let Some(configured) = config.pools.iter().find(|pool| pool.name == service.pool) else {
+        return Some(format!("pool {:?} does not exist", service.pool));
+    };
+    let judged = fold.get(&service.pool).map(Vec::as_slice).unwrap_or_default();
+    let backends = judged.iter().map(|judged| model::Backend {
+        address: judged.member.address,
+        weight: judged.weight,
+        backup: false,
+    });
+    let pool = model::Pool { backends: backends.collect(), ..configured.clone() };
+    if let Some(why) = config::needs_proxy(&config.kernel, service, &pool) {
+        return Some(why.to_string());
+    }
+    if let Some(listen) = service.listen.iter().find(|listen| listen.ip().is_unspecified()) {
+        return Some(format!("{listen} names no address that packets could carry"));
+    }
+    if let Some(own) = pool.backends.iter().find(|backend| host.local.contains(&backend.address.ip())) {
+        return Some(format!("backend {} is on this host itself", own.address));
+    }
+    if let Some(why) = host.without_kernel {
+        return Some(format!("there is no kernel plane: {why}"));
+    }
+    if host.planes.iter().all(|interface| interface.plane.is_none()) {
+        let reasons: Vec<_> =
+            host.planes.iter().map(|on| format!("{}: {}", on.interface, on.reason)).collect();
+        let reasons = if reasons.is_empty() { "no interface was chosen".into() } else { reasons.join("; ") };
+        return Some(format!("no kernel plane is attached ({reasons})"));
+    }
+    claims.conflict(service, fold)
+}
+
+/// Endpoints that serve a kernel service already. A reply carries nothing but its source, so an endpoint can
+/// answer for one listen address only.
+#[derive(Debug, Default)]
+struct Claims<'a>(HashMap<SocketAddr, (&'a str, SocketAddr)>);
+
+impl<'a> Claims<'a> {
+    fn conflict(&self, service: &Service, fold: &Fold) -> Option<String> {
+        for listen in &service.listen {
+            let twin = |other: &&SocketAddr| *other != listen && other.is_ipv4() == listen.is_ipv4();
+            if let Some(other) = service.listen.iter().find(twin) {
+                return Some(format!("replies for {listen} and {other} could not be told apart"));
+            }
+        }
+        endpoints(service, fold).find_map(|(address, _)| {
+            let (owner, listen) = self.0.get(&address)?;
+            Some(format!("backend {address} serves {owner:?} on {listen} already"))
+        })
+    }
+
+    fn claim(&mut self, service: &'a Service, fold: &Fold) {
+        for (address, listen) in endpoints(service, fold) {
+            self.0.insert(address, (&service.name, listen));
+        }
+    }
+}
+
+/// The backends that a service may send new flows to, each with the listen address that it answers for.
+fn endpoints(service: &Service, fold: &Fold) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+    let judged = fold.get(&service.pool).map(Vec::as_slice).unwrap_or_default();
+    let present = judged.iter().filter(|judged| judged.leaving.is_none()).map(|judged| judged.member.address);
+    present.flat_map(|address| {
+        let same_family = service.listen.iter().filter(move |listen| listen.is_ipv4() == address.is_ipv4());
+        same_family.map(move |listen| (address, *listen))
+    })
+}

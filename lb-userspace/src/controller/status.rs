@@ -1,0 +1,240 @@
+//! The status document from what the controller knows. Pure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
+
+use lb_common::{Counter, SocketKey, Traffic};
+
+use super::apply::Confirmed;
+use super::desired::{Fold, Judged};
+use super::ids::Family;
+use super::kernel_state::Identities;
+use super::placement::Placement;
+use crate::config::Config;
+use crate::data_plane::kernel::{KernelCounters, Sweep};
+use crate::data_plane::proxy::ProxyTraffic;
+use crate::maglev;
+use crate::model::status::{
+    BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, rfc3339,
+};
+use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service};
+
+/// What the proxy counted, by listen address and backend.
+pub type ProxyCounters = BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>;
+
+/// Everything that the document shows.
+pub struct View<'a> {
+    /// Of the daemon.
+    pub version: &'a str,
+    /// Of the process.
+    pub phase: &'a str,
+    /// Of the process.
+    pub started_at: SystemTime,
+    /// One moment on both clocks.
+    pub now: (SystemTime, Instant),
+    /// In force.
+    pub config: &'a Config,
+    /// Of this moment.
+    pub fold: &'a Fold,
+    /// By service.
+    pub placements: &'a BTreeMap<String, Placement>,
+    /// By interface.
+    pub planes: &'a [InterfacePlane],
+    /// Where there are kernel planes.
+    pub kernel: Option<Kernel<'a>>,
+    /// Of the proxy plane.
+    pub traffic: &'a ProxyCounters,
+}
+
+/// The kernel planes' part of a [`View`].
+pub struct Kernel<'a> {
+    /// What stands in the maps.
+    pub confirmed: &'a Confirmed,
+    /// Who is who there.
+    pub identities: &'a Identities,
+    /// The last sweep.
+    pub sweep: &'a Sweep,
+    /// Read now.
+    pub counters: &'a KernelCounters,
+    /// Packets a second, by service index.
+    pub rate: &'a dyn Fn(u32) -> f64,
+}
+
+/// Builds the document.
+pub fn build(view: &View<'_>) -> Status {
+    let counters = view.kernel.as_ref().map(|kernel| &kernel.counters.counters);
+    let count = |counter| counters.and_then(|counters| counters.get(&counter)).copied().unwrap_or(0);
+    Status {
+        version: view.version.to_owned(),
+        phase: view.phase.to_owned(),
+        started_at: rfc3339(view.started_at),
+        planes: view.planes.to_vec(),
+        services: view.config.services.iter().map(|configured| service(view, configured)).collect(),
+        pools: view.config.pools.iter().map(|configured| pool(view, configured)).collect(),
+        drops: Counter::ALL
+            .iter()
+            .filter(|counter| counter.is_drop())
+            .map(|counter| (counter.name().to_owned(), count(*counter)))
+            .collect(),
+    }
+}
+
+fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
+    let placement = view.placements.get(&service.name);
+    let (forward, plane) = match placement {
+        Some(Placement::Kernel { plane, .. }) => ("nat", Some(*plane)),
+        Some(Placement::Proxy { .. }) => ("proxy", Some(Plane::Proxy)),
+        Some(Placement::Refused { .. }) | None => ("nat", None),
+    };
+    let mut status = ServiceStatus {
+        name: service.name.clone(),
+        listen: service.listen.clone(),
+        protocol: match service.protocol {
+            Protocol::Tcp => "tcp".into(),
+        },
+        forward: forward.into(),
+        plane,
+        reason: placement.map(Placement::reason).unwrap_or_default().to_owned(),
+        pool: service.pool.clone(),
+        flows: 0,
+        new_flows: 0,
+        packets: None,
+        bytes: 0,
+        drops: 0,
+        rate: None,
+    };
+    let is_kernel = placement.is_some_and(Placement::is_kernel);
+    for listen in &service.listen {
+        if let (true, Some(kernel)) = (is_kernel, &view.kernel) {
+            let key = SocketKey::new(*listen, service.protocol.number());
+            let Some(entry) = kernel.confirmed.applied.services.get(&key) else { continue };
+            let index = entry.id.index();
+            let traffic = kernel.counters.services.get(&index).copied().unwrap_or_default();
+            status.flows += kernel.sweep.by_service.get(&index).copied().unwrap_or(0);
+            status.new_flows += traffic.new_flows;
+            *status.packets.get_or_insert(0) += traffic.packets;
+            status.bytes += traffic.bytes;
+            status.drops += traffic.drops;
+            *status.rate.get_or_insert(0.0) += (kernel.rate)(index);
+        } else if let Some((traffic, _)) = view.traffic.get(listen) {
+            status.flows += traffic.connections;
+            status.new_flows += traffic.new_connections;
+            status.bytes += traffic.bytes;
+            status.drops += traffic.failures;
+        }
+    }
+    status
+}
+
+fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
+    let judged = view.fold.get(&pool.name).map(Vec::as_slice).unwrap_or_default();
+    let slots = slots(view, pool, judged);
+    let total: u64 = slots.values().sum();
+    let weights: u32 = judged.iter().map(|judged| judged.member.weight).sum();
+    let share = |judged: &Judged, slots: u64| match (total, weights) {
+        (0, 0) => 0.0,
+        // A scheduler without slots goes by weight.
+        (0, weights) => f64::from(judged.member.weight) / f64::from(weights),
+        (total, _) => slots as f64 / total as f64,
+    };
+    let backend = |judged: &Judged| {
+        let slots = slots.get(&judged.member.address).copied().unwrap_or(0);
+        backend(view, pool, judged, slots, share(judged, slots))
+    };
+    let leaving = |judged: &Judged| {
+        let (wall, now) = view.now;
+        let until = judged.leaving?;
+        Some(Leaving {
+            address: judged.member.address,
+            until: rfc3339(wall + until.saturating_duration_since(now)),
+        })
+    };
+    PoolStatus {
+        name: pool.name.clone(),
+        scheduler: pool.scheduler.name().into(),
+        table_size: pool.table_size,
+        backends: judged.iter().filter(|judged| judged.leaving.is_none()).map(backend).collect(),
+        leaving: judged.iter().filter_map(leaving).collect(),
+    }
+}
+
+/// Slots by backend, over the pool's tables; on the proxy plane those of the table that it builds.
+fn slots(view: &View<'_>, pool: &Pool, judged: &[Judged]) -> BTreeMap<SocketAddr, u64> {
+    let mut by_backend = BTreeMap::new();
+    if let Some(kernel) = &view.kernel {
+        let tables = [Family::V4, Family::V6].into_iter().filter_map(|family| {
+            let number = kernel.identities.table(&pool.name, family)?;
+            kernel.confirmed.tables.get(&number)
+        });
+        let mut by_id = BTreeMap::new();
+        for slot in tables.flat_map(|table| table.slots()) {
+            *by_id.entry(slot.current()).or_insert(0) += 1;
+        }
+        let address = |judged: &Judged| judged.member.address;
+        let named = judged
+            .iter()
+            .map(address)
+            .filter_map(|address| Some((address, *by_id.get(&kernel.identities.backend(&address)?)?)));
+        by_backend.extend(named);
+        if !by_id.is_empty() {
+            return by_backend;
+        }
+    }
+    if pool.scheduler == Scheduler::Maglev {
+        let members: Vec<_> = judged.iter().map(|j| (j.member.address, j.member.weight)).collect();
+        for index in maglev::build(&members, pool.table_size).unwrap_or_default() {
+            if let Some((address, _)) = members.get(index as usize) {
+                *by_backend.entry(*address).or_insert(0) += 1;
+            }
+        }
+    }
+    by_backend
+}
+
+fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64) -> BackendStatus {
+    let address = judged.member.address;
+    let mut status = BackendStatus {
+        address,
+        weight: judged.weight,
+        effective_weight: judged.member.weight,
+        state: state(judged.state).into(),
+        reason: judged.reason.clone(),
+        slots,
+        share,
+        flows: 0,
+        new_flows: 0,
+        packets: None,
+        bytes: 0,
+        last_check: judged.last_check.clone(),
+    };
+    if let Some(kernel) = &view.kernel
+        && let Some(id) = kernel.identities.backend(&address)
+    {
+        let traffic = kernel.counters.backends.get(&id.index()).copied().unwrap_or_else(Traffic::default);
+        status.flows += kernel.sweep.by_backend.get(&id).copied().unwrap_or(0);
+        status.new_flows += traffic.new_flows;
+        status.packets = Some(traffic.packets);
+        status.bytes += traffic.bytes;
+    }
+    let services = view.config.services.iter().filter(|service| service.pool == pool.name);
+    for listen in services.flat_map(|service| &service.listen) {
+        let traffic = view.traffic.get(listen).and_then(|(_, backends)| backends.get(&address));
+        if let Some(traffic) = traffic {
+            status.flows += traffic.connections;
+            status.new_flows += traffic.new_connections;
+            status.bytes += traffic.bytes;
+        }
+    }
+    status
+}
+
+const fn state(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Up => "up",
+        BackendState::Down => "down",
+        BackendState::Draining => "draining",
+        BackendState::Maintenance => "maintenance",
+        BackendState::Starting => "starting",
+    }
+}

@@ -1,0 +1,127 @@
+//! The controller's task: the only place of the controller that reads clocks, waits, or calls a plane.
+//!
+//! Everything that may change the desired state arrives on a channel or as a deadline and ends in
+//! `reconcile`: fold, place, plan, apply. Calls that block are made off the reactor.
+
+mod chores;
+mod inputs;
+mod planes;
+mod reconcile;
+mod requests;
+mod start;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::desired::{Fold, Pools};
+use super::placement::Placement;
+use crate::config::Config;
+use crate::data_plane::proxy::ProxyPlane;
+use chores::Chores;
+use inputs::Channels;
+pub use inputs::{About, Inputs, Outputs, Progress, ReadConfig};
+use planes::{Kernel, Proxy};
+pub use start::StartError;
+
+/// First and longest pause before what a plane refused is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// The one owner of desired and applied state.
+pub struct Controller<P> {
+    config: Config,
+    pools: Pools,
+    /// Of the moment `folded_at`.
+    fold: Fold,
+    folded_at: Instant,
+    placements: BTreeMap<String, Placement>,
+    /// `Err`: why there is no kernel plane.
+    kernel: Result<Kernel, String>,
+    proxy: Proxy<P>,
+    channels: Channels,
+    chores: Chores,
+    retry: Option<Retry>,
+}
+
+/// When to try again what failed.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl<P: ProxyPlane + 'static> Controller<P> {
+    /// Runs until `stop` is cancelled; hands the proxy plane back, so that its connections can be drained.
+    /// The kernel planes stay as they are and go on forwarding.
+    pub async fn run(mut self, stop: CancellationToken) -> Option<P> {
+        tokio::select! {
+            () = stop.cancelled() => return self.proxy.into_plane(),
+            () = self.first_verdicts() => {}
+        }
+        self.reconcile().await;
+        while !stop.is_cancelled() {
+            let wake = self.next_wake();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Some(request) = self.channels.requests.recv() => self.answer(request).await,
+                Some(observation) = self.channels.observations.recv() => {
+                    if self.observe(observation) {
+                        self.reconcile().await;
+                    }
+                }
+                Ok(()) = self.channels.facts.changed() => self.reconcile().await,
+                Ok(()) = self.channels.planes.changed() => self.reconcile().await,
+                () = sleep_until(wake.into()) => self.wake().await,
+            }
+        }
+        self.proxy.into_plane()
+    }
+
+    /// Takes in a health check and all that wait behind it; whether any judgement changed.
+    fn observe(&mut self, first: crate::health::Observation) -> bool {
+        let now = now();
+        let mut changed = self.pools.observe(first, now);
+        while let Ok(observation) = self.channels.observations.try_recv() {
+            changed |= self.pools.observe(observation, now);
+        }
+        changed
+    }
+
+    fn next_wake(&self) -> Instant {
+        let deadlines = [
+            self.pools.next_deadline(self.folded_at),
+            self.retry.map(|retry| retry.at),
+            self.kernel.is_ok().then(|| self.chores.next()),
+        ];
+        // Without any deadline an hour is as good as never.
+        deadlines.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(3600))
+    }
+
+    /// Does what is due.
+    async fn wake(&mut self) {
+        let now = now();
+        let mut due = self.pools.next_deadline(self.folded_at).is_some_and(|deadline| deadline <= now);
+        if self.retry.is_some_and(|retry| retry.at <= now) {
+            // An action that failed may have been done all the same: look before trying again.
+            self.chores.audit_now(now);
+            due = true;
+        }
+        due |= self.do_chores(now).await;
+        if due {
+            self.reconcile().await;
+        }
+    }
+
+    /// Remembers that a plane refused something.
+    fn try_again(&mut self) {
+        let pause = self.retry.map_or(RETRY.0, |retry| (retry.pause * 2).min(RETRY.1));
+        self.retry = Some(Retry { at: now() + pause, pause });
+    }
+}
+
+/// The runtime's clock, which tests may pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,97 @@
+//! What the supervisor wires to the controller.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lb_common::hash::Seed;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::config::problem::Problem;
+use crate::controller::request::Request;
+use crate::data_plane::kernel::KernelTables;
+use crate::health::{Observation, Target};
+use crate::model::Phase;
+use crate::model::status::InterfacePlane;
+use crate::network::Facts;
+
+/// Reads the config file again.
+pub type ReadConfig = Arc<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
+
+/// What the controller is made of.
+pub struct Inputs<P> {
+    /// The config to begin with.
+    pub config: Config,
+    /// For reloads.
+    pub read_config: ReadConfig,
+    /// The kernel planes' maps; `Err`: why there are none.
+    pub kernel: Result<Box<dyn KernelTables>, String>,
+    /// What is attached where.
+    pub planes: watch::Receiver<Vec<InterfacePlane>>,
+    /// The proxy plane.
+    pub proxy: P,
+    /// The flow hash's secret, the same on all planes.
+    pub seed: Seed,
+    /// The host's network; holds facts already.
+    pub facts: watch::Receiver<Facts>,
+    /// Health checks.
+    pub observations: mpsc::Receiver<Observation>,
+    /// From the API, the signals.
+    pub requests: mpsc::Receiver<Request>,
+    /// What the status document says of the process.
+    pub about: About,
+    /// Where the controller tells what it needs.
+    pub outputs: Outputs,
+}
+
+/// What the status document says of the process.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Of the daemon.
+    pub version: String,
+    /// When it was started.
+    pub started_at: SystemTime,
+    /// Its phase.
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// Where the controller tells what it needs.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// Backends to check.
+    pub targets: watch::Sender<Vec<Target>>,
+    /// Backends whose next hops are to be kept resolved.
+    pub neighbours: watch::Sender<BTreeSet<IpAddr>>,
+    /// Neighbours that replies waited for, each with the interface. Dropped while the channel is full: the
+    /// data path asks again.
+    pub wanted: mpsc::Sender<Vec<(IpAddr, u32)>>,
+    /// VIPs that should be this host's own. Those that are already may be among them.
+    pub vips: watch::Sender<BTreeSet<IpAddr>>,
+    /// How far the planes are.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// How far the planes are behind what is desired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Waiting for the first health checks.
+    Starting,
+    /// A plane refused something, in words; it is tried again and again.
+    Behind(String),
+    /// Everything desired is applied.
+    Done,
+}
+
+/// The channels, after the rest has found its place.
+pub(super) struct Channels {
+    pub(super) read_config: ReadConfig,
+    pub(super) planes: watch::Receiver<Vec<InterfacePlane>>,
+    pub(super) seed: Seed,
+    pub(super) facts: watch::Receiver<Facts>,
+    pub(super) observations: mpsc::Receiver<Observation>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) about: About,
+    pub(super) outputs: Outputs,
+}

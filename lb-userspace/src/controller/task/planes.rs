@@ -1,0 +1,110 @@
+//! The planes, lent to blocking threads one call at a time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+
+use tokio::task::spawn_blocking;
+
+use crate::controller::apply::Confirmed;
+use crate::controller::kernel_state::Identities;
+use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::{KernelTables, Sweep};
+use crate::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyState, ProxyTraffic};
+
+/// The kernel planes with all that is known of their maps.
+pub(super) struct Kernel {
+    /// `None` while a blocking thread has it.
+    tables: Option<Box<dyn KernelTables>>,
+    pub(super) confirmed: Confirmed,
+    pub(super) identities: Identities,
+    /// The last sweep.
+    pub(super) sweep: Sweep,
+    /// Idle time-out of each table, in ticks.
+    pub(super) idle: BTreeMap<u32, u32>,
+}
+
+impl Kernel {
+    pub(super) fn new(
+        tables: Box<dyn KernelTables>,
+        confirmed: Confirmed,
+        identities: Identities,
+        sweep: Sweep,
+    ) -> Self {
+        Self { tables: Some(tables), confirmed, identities, sweep, idle: BTreeMap::new() }
+    }
+
+    /// Runs `call` on a blocking thread.
+    pub(super) async fn call<R: Send + 'static>(
+        &mut self,
+        call: impl FnOnce(&mut dyn KernelTables, &mut Confirmed) -> R + Send + 'static,
+    ) -> Result<R, PlaneError> {
+        let mut tables = self.tables.take().ok_or_else(|| gone("the kernel planes"))?;
+        let mut confirmed = std::mem::take(&mut self.confirmed);
+        let thread = spawn_blocking(move || {
+            let result = call(tables.as_mut(), &mut confirmed);
+            (tables, confirmed, result)
+        });
+        match thread.await {
+            Ok((tables, confirmed, result)) => {
+                self.tables = Some(tables);
+                self.confirmed = confirmed;
+                Ok(result)
+            }
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => Err(gone("the kernel planes")),
+        }
+    }
+}
+
+/// The proxy plane with what it has confirmed.
+pub(super) struct Proxy<P> {
+    /// `None` while a blocking thread has it.
+    plane: Option<P>,
+    pub(super) applied: ProxyState,
+}
+
+impl<P: ProxyPlane + 'static> Proxy<P> {
+    pub(super) fn new(plane: P) -> Self {
+        Self { plane: Some(plane), applied: ProxyState::default() }
+    }
+
+    /// Does every action; one that fails holds back no other.
+    pub(super) async fn apply(&mut self, actions: Vec<ProxyAction>) -> Vec<PlaneError> {
+        if actions.is_empty() {
+            return Vec::new();
+        }
+        let Some(mut plane) = self.plane.take() else { return vec![gone("the proxy plane")] };
+        let thread = spawn_blocking(move || {
+            let results: Vec<_> = actions.iter().map(|action| plane.apply(action)).collect();
+            (plane, actions, results)
+        });
+        match thread.await {
+            Ok((plane, actions, results)) => {
+                self.plane = Some(plane);
+                let mut errors = Vec::new();
+                for (action, result) in actions.iter().zip(results) {
+                    match result {
+                        Ok(()) => self.applied.record(action),
+                        Err(error) => errors.push(error),
+                    }
+                }
+                errors
+            }
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => vec![gone("the proxy plane")],
+        }
+    }
+
+    pub(super) fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)> {
+        self.plane.as_ref().map(ProxyPlane::traffic).unwrap_or_default()
+    }
+
+    pub(super) fn into_plane(self) -> Option<P> {
+        self.plane
+    }
+}
+
+fn gone(what: &str) -> PlaneError {
+    PlaneError::new(what, "the runtime is shutting down")
+}

@@ -1,0 +1,221 @@
+//! Fold, place, plan, apply: from what is known to what the planes do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::inputs::Progress;
+use super::planes::Kernel;
+use super::{Controller, now};
+use crate::config::Config;
+use crate::controller::desired::Fold;
+use crate::controller::placement::{self, Host, Placement};
+use crate::controller::plan::{plan, plan_proxy};
+use crate::controller::proxy_state;
+use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::KernelState;
+use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
+use crate::model::{Announce, Service};
+use crate::network::Facts;
+use lb_common::SocketKey;
+
+impl<P: ProxyPlane + 'static> Controller<P> {
+    /// Brings the planes to what is desired now; what they refuse is tried again later.
+    pub(super) async fn reconcile(&mut self) {
+        // The caller that has to know looks at `progress`.
+        let _ = self.try_reconcile().await;
+    }
+
+    /// As [`Self::reconcile`]; the first refusal.
+    pub(super) async fn try_reconcile(&mut self) -> Result<(), PlaneError> {
+        let now = now();
+        self.pools.expire(now);
+        let fold = self.pools.fold(now);
+        log_changes(&self.fold, &fold);
+        self.fold = fold;
+        self.folded_at = now;
+        let mut placements = self.place(&self.config, &self.fold);
+        for (service, placement) in &mut placements {
+            // Once it is served, a fact that changes takes nothing away: only starts and reloads refuse.
+            if let (Placement::Refused { .. }, Some(last)) = (&placement, self.placements.get(service)) {
+                *placement = last.clone();
+            }
+        }
+        self.placements = placements;
+        self.announce();
+
+        let facts = self.channels.facts.borrow_and_update().clone();
+        let desired = proxy_state::desire(&self.config, &self.fold, &self.placements);
+        let (serve, stop) = plan_proxy(&self.proxy.applied, &desired, self.config.daemon.drain_timeout);
+        let mut errors = self.proxy.apply(serve).await;
+        errors.extend(self.apply_kernel(&facts).await);
+        let stop = stop.into_iter().filter(|action| self.may_stop(action)).collect();
+        errors.extend(self.proxy.apply(stop).await);
+        self.conclude(errors)
+    }
+
+    async fn apply_kernel(&mut self, facts: &Facts) -> Vec<PlaneError> {
+        let Ok(kernel) = &mut self.kernel else { return Vec::new() };
+        // A second round is for backends that come back: first the old id is retired, then the new one given.
+        for _ in 0..2 {
+            let applied = &kernel.confirmed.applied;
+            let is_proxied = |service: &Service| {
+                service.listen.iter().all(|listen| self.proxy.applied.services.contains_key(listen))
+            };
+            // What moves to the proxy plane stays until that serves it.
+            let served: Vec<_> = self
+                .config
+                .services
+                .iter()
+                .filter(|service| match self.placements.get(&service.name) {
+                    Some(Placement::Kernel { .. }) => true,
+                    Some(Placement::Proxy { .. }) => is_in(applied, service) && !is_proxied(service),
+                    Some(Placement::Refused { .. }) | None => false,
+                })
+                .collect();
+            let incomplete;
+            let errors;
+            (incomplete, errors) = apply_once(kernel, &self.config, &self.fold, &served, facts).await;
+            if !incomplete || !errors.is_empty() {
+                return errors;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Whether the proxy may stop serving: a service that moves to the kernel planes has to be there.
+    fn may_stop(&self, action: &ProxyAction) -> bool {
+        let ProxyAction::Close { listen, .. } = action else { return true };
+        let moving = self.config.services.iter().find(|service| {
+            service.listen.contains(listen)
+                && self.placements.get(&service.name).is_some_and(Placement::is_kernel)
+        });
+        let Ok(kernel) = &self.kernel else { return true };
+        moving.is_none_or(|service| is_in(&kernel.confirmed.applied, service))
+    }
+
+    fn conclude(&mut self, errors: Vec<PlaneError>) -> Result<(), PlaneError> {
+        for error in &errors {
+            tracing::error!(object = error.object, "{}; it will be tried again", error.reason);
+        }
+        let progress = match errors.first() {
+            None => Progress::Done,
+            Some(error) => Progress::Behind(error.to_string()),
+        };
+        self.channels.outputs.progress.send_replace(progress);
+        match errors.into_iter().next() {
+            None => {
+                self.retry = None;
+                Ok(())
+            }
+            Some(error) => {
+                self.try_again();
+                Err(error)
+            }
+        }
+    }
+
+    /// Where every service of `config` goes.
+    pub(super) fn place(&self, config: &Config, fold: &Fold) -> BTreeMap<String, Placement> {
+        let facts = self.channels.facts.borrow();
+        let host = Host {
+            without_kernel: self.kernel.as_ref().err().map(String::as_str),
+            planes: &self.channels.planes.borrow(),
+            local: &facts.local,
+        };
+        placement::place(config, fold, host)
+    }
+
+    /// Tells the others what the desired state needs of them.
+    pub(super) fn announce(&self) {
+        let outputs = &self.channels.outputs;
+        replace(&outputs.targets, self.pools.targets());
+        replace(&outputs.neighbours, self.neighbours());
+        replace(&outputs.vips, self.vips());
+    }
+
+    /// Backends of the services that the kernel planes serve.
+    fn neighbours(&self) -> BTreeSet<IpAddr> {
+        let placed =
+            |service: &&Service| self.placements.get(&service.name).is_some_and(Placement::is_kernel);
+        let pools =
+            self.config.services.iter().filter(placed).filter_map(|service| self.fold.get(&service.pool));
+        pools.flatten().map(|judged| judged.member.address.ip()).collect()
+    }
+
+    /// VIPs that the host should own: the proxy plane can only listen on the host's addresses.
+    fn vips(&self) -> BTreeSet<IpAddr> {
+        let owned = |service: &&Service| match (service.announce, self.placements.get(&service.name)) {
+            (Announce::Address, Some(_)) => true,
+            (Announce::Auto, Some(placement)) => placement.is_proxy(),
+            (Announce::None, _) | (_, None) => false,
+        };
+        let services = self.config.services.iter().filter(owned);
+        let ips = services.flat_map(|service| service.listen.iter().map(|listen| listen.ip()));
+        ips.filter(|ip| !ip.is_unspecified() && !ip.is_loopback()).collect()
+    }
+}
+
+/// One plan for the kernel planes; whether another has to follow, and what was refused.
+async fn apply_once(
+    kernel: &mut Kernel,
+    config: &Config,
+    fold: &Fold,
+    served: &[&Service],
+    facts: &Facts,
+) -> (bool, Vec<PlaneError>) {
+    let Kernel { confirmed, identities, sweep, .. } = kernel;
+    let desired = identities.desire(config, fold, served, facts, confirmed, sweep);
+    kernel.idle = desired.idle;
+    let actions = plan(&kernel.confirmed.applied, &desired.state);
+    if actions.is_empty() {
+        return (desired.incomplete, desired.errors);
+    }
+    let (services, backends, mut errors) = (desired.clear_services, desired.clear_backends, desired.errors);
+    let outcome = kernel
+        .call(move |tables, confirmed| {
+            let services = services.into_iter().map(|index| (Some(index), None));
+            let backends = backends.into_iter().map(|index| (None, Some(index)));
+            for (service, backend) in services.chain(backends) {
+                if let Err(error) = tables.clear_traffic(service, backend) {
+                    tracing::warn!(
+                        object = error.object,
+                        "counters of another keep counting: {}",
+                        error.reason
+                    );
+                }
+            }
+            confirmed.apply_all(tables, &actions, &mut errors);
+            errors
+        })
+        .await;
+    (desired.incomplete, outcome.unwrap_or_else(|error| vec![error]))
+}
+
+fn is_in(applied: &KernelState, service: &Service) -> bool {
+    let key = |listen: &std::net::SocketAddr| SocketKey::new(*listen, service.protocol.number());
+    service.listen.iter().all(|listen| applied.services.contains_key(&key(listen)))
+}
+
+fn replace<T: PartialEq>(channel: &tokio::sync::watch::Sender<T>, value: T) {
+    channel.send_if_modified(|old| {
+        let changed = *old != value;
+        *old = value;
+        changed
+    });
+}
+
+/// Logs every backend whose state is not what it was.
+fn log_changes(old: &Fold, new: &Fold) {
+    for (pool, judged) in new {
+        for now in judged {
+            let before =
+                old.get(pool).and_then(|old| old.iter().find(|o| o.member.address == now.member.address));
+            if before
+                .is_none_or(|before| before.state != now.state || before.member.keeps != now.member.keeps)
+            {
+                let backend = now.member.address;
+                tracing::info!(pool, %backend, state = ?now.state, weight = now.member.weight, "{}", now.reason);
+            }
+        }
+    }
+}

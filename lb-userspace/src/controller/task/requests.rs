@@ -1,0 +1,175 @@
+//! Requests, one at a time; each is answered after the planes have confirmed what it asked for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::chores::service_indexes;
+use super::{Controller, now};
+use crate::config;
+use crate::controller::desired::{Fold, Pools};
+use crate::controller::explain::{self, Question};
+use crate::controller::placement::Placement;
+use crate::controller::request::{BackendChange, Reloaded, Request, RequestError};
+use crate::controller::status::{self, View};
+use crate::data_plane::kernel::KernelCounters;
+use crate::data_plane::proxy::ProxyPlane;
+use crate::model::status::{Explanation, Status};
+
+impl<P: ProxyPlane + 'static> Controller<P> {
+    /// Answers one request. Who asked may be gone; what was asked is done all the same.
+    pub(super) async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Reload(reply) => {
+                let _ = reply.send(self.reload().await);
+            }
+            Request::Backend { pool, address, change, reply } => {
+                let _ = reply.send(self.change(&pool, address, change).await);
+            }
+            Request::Status(reply) => {
+                let _ = reply.send(self.status().await.map(Arc::new));
+            }
+            Request::Explain { client, service, reply } => {
+                let _ = reply.send(self.explain(client, service).await);
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Reloaded, RequestError> {
+        let read = self.channels.read_config.clone();
+        let read = spawn_blocking(move || read()).await.map_err(|_| RequestError::Stopped)?;
+        let new = read.map_err(RequestError::ConfigInvalid)?;
+        let frozen = config::frozen(&self.config, &new);
+        if !frozen.is_empty() {
+            return Err(RequestError::ConfigInvalid(frozen));
+        }
+        let mut pools = self.pools.clone();
+        pools.reload(&new, now());
+        fits(&new, &pools.fold(now()))?;
+        for (service, placement) in self.place(&new, &pools.fold(now())) {
+            if let Placement::Refused { reason } = placement {
+                return Err(RequestError::Invalid(format!("service {service:?}: {reason}")));
+            }
+        }
+        let changes = config::changes(&self.config, &new);
+        for change in &changes {
+            tracing::info!("reload: {change}");
+        }
+        self.config = new;
+        self.pools = pools;
+        self.try_reconcile().await?;
+        Ok(Reloaded { changes })
+    }
+
+    async fn change(
+        &mut self,
+        pool: &str,
+        address: SocketAddr,
+        change: BackendChange,
+    ) -> Result<(), RequestError> {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let mut pools = self.pools.clone();
+        pools.change(pool, address, change, now())?;
+        if let BackendChange::Put { .. } | BackendChange::Weight { .. } = change {
+            self.check_change(address, &pools)?;
+        }
+        tracing::info!(pool, backend = %address, ?change, "changed by an operator");
+        self.pools = pools;
+        Ok(self.try_reconcile().await?)
+    }
+
+    /// Refuses a backend that no config could hold, or that would take a service from the kernel planes.
+    fn check_change(&self, address: SocketAddr, pools: &Pools) -> Result<(), RequestError> {
+        let invalid = |reason: String| Err(RequestError::Invalid(reason));
+        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+            return invalid(format!("{address} is no address that a backend could listen on"));
+        }
+        let twin = self.config.services.iter().find(|service| service.listen.contains(&address));
+        if let Some(service) = twin {
+            return invalid(format!("{address} is where service {:?} listens: it would loop", service.name));
+        }
+        let fold = pools.fold(now());
+        fits(&self.config, &fold)?;
+        for (service, placement) in self.place(&self.config, &fold) {
+            let was_kernel = self.placements.get(&service).is_some_and(Placement::is_kernel);
+            if was_kernel && !placement.is_kernel() {
+                let reason = placement.reason();
+                return invalid(format!("service {service:?} could not stay on the kernel planes: {reason}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn status(&mut self) -> Result<Status, RequestError> {
+        let traffic = self.proxy.traffic();
+        let counters = match &mut self.kernel {
+            Ok(kernel) => {
+                let services = service_indexes(kernel);
+                let backends: Vec<_> = kernel.confirmed.applied.backends.keys().copied().collect();
+                kernel.call(move |tables, _| tables.counters(&services, &backends)).await??
+            }
+            Err(_) => KernelCounters::default(),
+        };
+        let about = &self.channels.about;
+        let phase = about.phase.borrow().name();
+        let planes = self.channels.planes.borrow();
+        let rate = |service| self.chores.rates.of(service);
+        Ok(status::build(&View {
+            version: &about.version,
+            phase,
+            started_at: about.started_at,
+            now: (std::time::SystemTime::now(), now()),
+            config: &self.config,
+            fold: &self.fold,
+            placements: &self.placements,
+            planes: &planes,
+            kernel: self.kernel.as_ref().ok().map(|kernel| status::Kernel {
+                confirmed: &kernel.confirmed,
+                identities: &kernel.identities,
+                sweep: &kernel.sweep,
+                counters: &counters,
+                rate: &rate,
+            }),
+            traffic: &traffic,
+        }))
+    }
+
+    async fn explain(&mut self, client: SocketAddr, service: String) -> Result<Explanation, RequestError> {
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let question = Question::new(client, service, &self.config)?;
+        let seed = self.channels.seed;
+        if let Ok(kernel) = &mut self.kernel
+            && let Some(entry) = kernel.confirmed.applied.services.get(&question.key()).copied()
+        {
+            let plane = question.plane(&self.placements);
+            let key = question.flow_key(&entry);
+            let (flow, now) = kernel.call(move |tables, _| (tables.flow(&key), tables.now())).await?;
+            return Ok(explain::kernel(
+                question,
+                (entry, plane),
+                seed,
+                &kernel.confirmed.applied,
+                flow?,
+                now,
+            ));
+        }
+        Ok(explain::proxy(question, seed, &self.proxy.applied))
+    }
+}
+
+/// Whether every pool's table has a slot for each backend that takes new flows.
+fn fits(config: &config::Config, fold: &Fold) -> Result<(), RequestError> {
+    for pool in &config.pools {
+        let backends = fold.get(&pool.name).into_iter().flatten();
+        let weighted = backends.filter(|judged| judged.leaving.is_none() && judged.weight > 0).count();
+        if weighted > pool.table_size as usize {
+            return Err(RequestError::Invalid(format!(
+                "pool {:?}: {weighted} backends of positive weight do not fit table_size = {} (hint: raise it, \
+                 and restart the daemon)",
+                pool.name, pool.table_size
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! How the controller begins: it takes over what a previous daemon left, and waits for the first health
+//! checks before it touches anything. Until a backend has been checked, its last state counts.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use super::chores::Chores;
+use super::inputs::{Channels, Inputs};
+use super::planes::{Kernel, Proxy};
+use super::{Controller, now};
+use crate::config::Config;
+use crate::controller::apply::Confirmed;
+use crate::controller::desired::Pools;
+use crate::controller::ids::Family;
+use crate::controller::kernel_state::{Identities, pools_by_listen};
+use crate::controller::placement::Placement;
+use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::{KernelState, KernelTables};
+use crate::data_plane::proxy::ProxyPlane;
+
+/// Why the controller cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The maps cannot be read.
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    /// The size of a table is fixed while flows depend on it.
+    #[error(
+        "pool {pool:?}: table_size is {configured}, but the pinned table {table} has {pinned} slots (hint: write \
+         table_size = {pinned}, or run `sluice cleanup`, which drops the table with its flows)"
+    )]
+    TableSize {
+        /// The pool.
+        pool: String,
+        /// The table's number.
+        table: u32,
+        /// Slots in the maps.
+        pinned: usize,
+        /// Slots in the config.
+        configured: u32,
+    },
+    /// A service that only the kernel planes may serve.
+    #[error("service {service:?}: {reason} (hint: write fallback = \"proxy\")")]
+    Refused {
+        /// The service.
+        service: String,
+        /// Why the kernel planes cannot.
+        reason: String,
+    },
+}
+
+/// Beyond the longest check: how long a start waits for first verdicts.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl<P: ProxyPlane + 'static> Controller<P> {
+    /// Reads the maps back and takes over what is in them; changes nothing yet. Blocks for as long as that
+    /// takes. Needs a tokio runtime.
+    pub fn new(inputs: Inputs<P>) -> Result<Self, StartError> {
+        let now = now();
+        let mut pools = Pools::new(&inputs.config, now);
+        let kernel = match inputs.kernel {
+            Ok(tables) => Ok(adopt(tables, &inputs.config)?),
+            Err(reason) => Err(reason),
+        };
+        if let Ok(kernel) = &kernel {
+            for (pool, address) in served(&kernel.confirmed.applied, &inputs.config) {
+                pools.adopt_leaving(pool, address, now);
+            }
+        }
+        let channels = Channels {
+            read_config: inputs.read_config,
+            planes: inputs.planes,
+            seed: inputs.seed,
+            facts: inputs.facts,
+            observations: inputs.observations,
+            requests: inputs.requests,
+            about: inputs.about,
+            outputs: inputs.outputs,
+        };
+        let mut controller = Self {
+            config: inputs.config,
+            fold: pools.fold(now),
+            folded_at: now,
+            pools,
+            placements: [].into(),
+            kernel,
+            proxy: Proxy::new(inputs.proxy),
+            channels,
+            chores: Chores::new(now),
+            retry: None,
+        };
+        controller.placements = controller.place(&controller.config, &controller.fold);
+        let refused = controller.placements.iter().find_map(|(service, placement)| match placement {
+            Placement::Refused { reason } => Some((service.clone(), reason.clone())),
+            _ => None,
+        });
+        if let Some((service, reason)) = refused {
+            return Err(StartError::Refused { service, reason });
+        }
+        controller.announce();
+        Ok(controller)
+    }
+
+    /// Waits until every backend has been checked once, or had the time for it; what is unknown then counts
+    /// as it was: a backend that new flows went to is up, one that they did not is not. In pools of which
+    /// nothing is known all are.
+    pub(super) async fn first_verdicts(&mut self) {
+        let deadline = now() + self.pools.longest_check() + PATIENCE;
+        while !self.pools.unjudged().is_empty() {
+            match timeout_at(deadline.into(), self.channels.observations.recv()).await {
+                Ok(Some(observation)) => {
+                    self.observe(observation);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        for (pool, address) in self.pools.unjudged() {
+            if self.was_up(&pool, address) {
+                self.pools.assume_up(&pool, address);
+            }
+        }
+    }
+
+    fn was_up(&self, pool: &str, address: SocketAddr) -> bool {
+        let Ok(kernel) = &self.kernel else { return true };
+        let tables: Vec<_> = [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|family| kernel.confirmed.tables.get(&kernel.identities.table(pool, family)?))
+            .collect();
+        let id = kernel.identities.backend(&address);
+        let is_current = tables.iter().flat_map(|table| table.slots()).any(|slot| Some(slot.current()) == id);
+        tables.is_empty() || is_current
+    }
+}
+
+fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, StartError> {
+    let confirmed = Confirmed::adopt(tables.read_back()?, tables.now());
+    let identities = Identities::adopt(&confirmed.applied, config);
+    for pool in &config.pools {
+        for family in [Family::V4, Family::V6] {
+            let Some(table) = identities.table(&pool.name, family) else { continue };
+            let pinned = confirmed.tables.get(&table).map_or(0, |table| table.slots().len());
+            if pinned != pool.table_size as usize {
+                let (pool, configured) = (pool.name.clone(), pool.table_size);
+                return Err(StartError::TableSize { pool, table, pinned, configured });
+            }
+        }
+    }
+    // Ids that only flow entries name must not be given out again.
+    let sweep = tables.sweep(tables.now())?;
+    if !confirmed.applied.services.is_empty() {
+        tracing::info!(
+            services = confirmed.applied.services.len(),
+            backends = confirmed.applied.backends.len(),
+            flows = sweep.flows + sweep.half_open,
+            "took over the kernel planes of a previous daemon"
+        );
+    }
+    Ok(Kernel::new(tables, confirmed, identities, sweep))
+}
+
+/// The endpoints in the maps, each with the pool that it serves.
+fn served<'c>(applied: &KernelState, config: &'c Config) -> BTreeSet<(&'c str, SocketAddr)> {
+    let pools = pools_by_listen(config);
+    let endpoints = applied.endpoints.iter();
+    endpoints.filter_map(|(key, endpoint)| Some((*pools.get(&endpoint.vip)?, key.socket()))).collect()
+}

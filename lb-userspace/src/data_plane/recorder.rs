@@ -1,0 +1,218 @@
+//! Test doubles of both planes: they hold a state, record actions and fail on demand. Clones share all of it.
+//!
+//! They model what the traits promise and nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lb_common::{BackendId, FlowKey, ticks};
+use tokio::time::Instant;
+
+use super::PlaneError;
+use super::kernel::{KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow};
+use super::proxy::{ProxyAction, ProxyPlane, ProxyState, ProxyTraffic};
+
+type Fails<A> = Box<dyn FnMut(&A) -> bool + Send>;
+
+/// The kernel planes. Ticks follow tokio's clock, so tests that pause it decide what time it is.
+#[derive(Clone)]
+pub struct KernelRecorder(Arc<Mutex<Kernel>>);
+
+struct Kernel {
+    start: Instant,
+    state: KernelState,
+    actions: Vec<KernelAction>,
+    fails: Option<Fails<KernelAction>>,
+    old_seen: HashMap<(u32, usize), u32>,
+    sweep: Sweep,
+    counters: KernelCounters,
+    wanted: Vec<(IpAddr, u32)>,
+    flows: Vec<(FlowKey, TrackedFlow)>,
+}
+
+impl KernelRecorder {
+    /// Maps as a previous daemon left them. Needs a tokio runtime.
+    pub fn new(state: KernelState) -> Self {
+        Self(Arc::new(Mutex::new(Kernel {
+            start: Instant::now(),
+            state,
+            actions: Vec::new(),
+            fails: None,
+            old_seen: HashMap::new(),
+            sweep: Sweep::default(),
+            counters: KernelCounters::default(),
+            wanted: Vec::new(),
+            flows: Vec::new(),
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kernel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stands in the maps.
+    pub fn state(&self) -> KernelState {
+        self.lock().state.clone()
+    }
+
+    /// Changes the maps behind the controller's back.
+    pub fn damage(&self, change: impl FnOnce(&mut KernelState)) {
+        change(&mut self.lock().state);
+    }
+
+    /// Takes out the actions since the last call, failed ones left out.
+    pub fn take_actions(&self) -> Vec<KernelAction> {
+        std::mem::take(&mut self.lock().actions)
+    }
+
+    /// Refuses the actions that `fails` says.
+    pub fn fail(&self, fails: impl FnMut(&KernelAction) -> bool + Send + 'static) {
+        self.lock().fails = Some(Box::new(fails));
+    }
+
+    /// Lets a packet of an old flow pass through a slot now.
+    pub fn stamp(&self, table: u32, slot: usize) {
+        let now = self.now();
+        self.lock().old_seen.insert((table, slot), now);
+    }
+
+    /// What every sweep finds from now on.
+    pub fn set_sweep(&self, sweep: Sweep) {
+        self.lock().sweep = sweep;
+    }
+
+    /// What is counted from now on.
+    pub fn set_counters(&self, counters: KernelCounters) {
+        self.lock().counters = counters;
+    }
+
+    /// A reply waits for a neighbour.
+    pub fn want(&self, neighbour: IpAddr, interface: u32) {
+        self.lock().wanted.push((neighbour, interface));
+    }
+
+    /// Puts an entry into the flow tables.
+    pub fn set_flow(&self, key: FlowKey, flow: TrackedFlow) {
+        self.lock().flows.push((key, flow));
+    }
+
+    /// The id of a backend in the maps.
+    pub fn id_of(&self, address: SocketAddr) -> Option<BackendId> {
+        let state = self.state();
+        let at = |backend: &&lb_common::Backend| {
+            SocketAddr::new(backend.address.ip(), backend.port.get()) == address
+        };
+        state.backends.values().find(at).map(|backend| backend.id)
+    }
+}
+
+impl KernelTables for KernelRecorder {
+    fn apply(&mut self, action: &KernelAction) -> Result<(), PlaneError> {
+        let mut kernel = self.lock();
+        if kernel.fails.as_mut().is_some_and(|fails| fails(action)) {
+            return Err(PlaneError::new("the recorder", "fails on demand"));
+        }
+        kernel.state.record(action);
+        kernel.actions.push(action.clone());
+        Ok(())
+    }
+
+    fn read_back(&mut self) -> Result<KernelState, PlaneError> {
+        Ok(self.state())
+    }
+
+    fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError> {
+        let kernel = self.lock();
+        let slots = kernel.state.tables.get(&table).map_or(0, Vec::len);
+        Ok((0..slots).map(|slot| kernel.old_seen.get(&(table, slot)).copied().unwrap_or(0)).collect())
+    }
+
+    fn sweep(&mut self, _now: u32) -> Result<Sweep, PlaneError> {
+        Ok(self.lock().sweep.clone())
+    }
+
+    fn counters(&mut self, _services: &[u32], _backends: &[u32]) -> Result<KernelCounters, PlaneError> {
+        Ok(self.lock().counters.clone())
+    }
+
+    fn clear_traffic(&mut self, service: Option<u32>, backend: Option<u32>) -> Result<(), PlaneError> {
+        let mut kernel = self.lock();
+        service.map(|index| kernel.counters.services.remove(&index));
+        backend.map(|index| kernel.counters.backends.remove(&index));
+        Ok(())
+    }
+
+    fn take_wanted(&mut self) -> Result<Vec<(IpAddr, u32)>, PlaneError> {
+        Ok(std::mem::take(&mut self.lock().wanted))
+    }
+
+    fn flow(&mut self, key: &FlowKey) -> Result<Option<TrackedFlow>, PlaneError> {
+        Ok(self.lock().flows.iter().find(|(known, _)| known == key).map(|(_, flow)| *flow))
+    }
+
+    fn now(&self) -> u32 {
+        // A host that has run for a while: tick 0 would mean "never".
+        let elapsed = self.lock().start.elapsed().as_nanos() as u64;
+        ticks::from_nanos(elapsed).wrapping_add(1000)
+    }
+}
+
+/// The proxy plane.
+#[derive(Clone, Default)]
+pub struct ProxyRecorder(Arc<Mutex<Proxy>>);
+
+#[derive(Default)]
+struct Proxy {
+    state: ProxyState,
+    actions: Vec<ProxyAction>,
+    fails: Option<Fails<ProxyAction>>,
+    traffic: BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>,
+}
+
+impl ProxyRecorder {
+    fn lock(&self) -> MutexGuard<'_, Proxy> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is served.
+    pub fn state(&self) -> ProxyState {
+        self.lock().state.clone()
+    }
+
+    /// Takes out the actions since the last call, failed ones left out.
+    pub fn take_actions(&self) -> Vec<ProxyAction> {
+        std::mem::take(&mut self.lock().actions)
+    }
+
+    /// Refuses the actions that `fails` says.
+    pub fn fail(&self, fails: impl FnMut(&ProxyAction) -> bool + Send + 'static) {
+        self.lock().fails = Some(Box::new(fails));
+    }
+
+    /// What a listen address counted.
+    pub fn set_traffic(
+        &self,
+        listen: SocketAddr,
+        service: ProxyTraffic,
+        backends: BTreeMap<SocketAddr, ProxyTraffic>,
+    ) {
+        self.lock().traffic.insert(listen, (service, backends));
+    }
+}
+
+impl ProxyPlane for ProxyRecorder {
+    fn apply(&mut self, action: &ProxyAction) -> Result<(), PlaneError> {
+        let mut proxy = self.lock();
+        if proxy.fails.as_mut().is_some_and(|fails| fails(action)) {
+            return Err(PlaneError::new("the recorder", "fails on demand"));
+        }
+        proxy.state.record(action);
+        proxy.actions.push(action.clone());
+        Ok(())
+    }
+
+    fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)> {
+        self.lock().traffic.clone()
+    }
+}
