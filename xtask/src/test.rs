@@ -38,22 +38,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if rings.iter().any(|ring| *ring != Ring::Host) {
         build_ebpf::build(&setup::ready()?)?;
     }
-    let mut reports = Vec::new();
+    let mut reports: Vec<Report> = Vec::new();
     for ring in rings {
         let start = Instant::now();
         let result = match ring.runnable() {
-            Ok(()) => Ok(ring.run(options.filter.as_deref())?),
+            Ok(()) => {
+                reports.iter_mut().filter_map(|report| report.result.as_mut().ok()).for_each(Outcome::close);
+                Ok(ring.run(options.filter.as_deref())?)
+            }
             Err(reason) => Err(reason),
         };
         reports.push(Report { ring, result, took: start.elapsed() });
     }
     print(&reports);
-    verdict(&reports, options.filter.is_some())?;
-    // The last ring's closing lines were held back, so that they close the whole run.
-    for line in reports.iter().filter_map(|report| report.result.as_ref().ok()).flat_map(|run| &run.closing) {
-        println!("{line}");
-    }
-    Ok(())
+    // Those of the last ring, held back so that they close the whole run.
+    reports.iter_mut().filter_map(|report| report.result.as_mut().ok()).for_each(Outcome::close);
+    verdict(&reports, options.filter.is_some())
 }
 
 fn print(reports: &[Report]) {
@@ -72,7 +72,7 @@ fn print(reports: &[Report]) {
 fn verdict(reports: &[Report], filtered: bool) -> Result<()> {
     let ran: Vec<(Ring, &Outcome)> =
         reports.iter().filter_map(|report| Some((report.ring, report.result.as_ref().ok()?))).collect();
-    if let Some((ring, _)) = ran.iter().find(|(_, run)| !run.succeeded) {
+    if let Some((ring, _)) = ran.iter().find(|(_, run)| run.broken) {
         bail!("the {ring} ring failed; its tests are named above");
     }
     if let Some((ring, _)) = ran.iter().find(|(_, run)| run.passed == 0 && !filtered) {
@@ -91,8 +91,8 @@ fn verdict(reports: &[Report], filtered: bool) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn ran(ring: Ring, passed: u64, succeeded: bool) -> Report {
-        let outcome = Outcome { passed, failed: u64::from(!succeeded), succeeded, closing: Vec::new() };
+    fn ran(ring: Ring, passed: u64, broken: bool) -> Report {
+        let outcome = Outcome { passed, failed: u64::from(broken), broken, closing: Vec::new() };
         Report { ring, result: Ok(outcome), took: Duration::ZERO }
     }
 
@@ -102,19 +102,19 @@ mod tests {
 
     #[test]
     fn a_ring_that_ran_nothing_fails_unless_filtered() {
-        let reports = [ran(Ring::Host, 3, true), ran(Ring::Kernel, 0, true)];
+        let reports = [ran(Ring::Host, 3, false), ran(Ring::Kernel, 0, false)];
         assert!(verdict(&reports, false).is_err_and(|error| error.to_string().contains("kernel")));
         assert!(verdict(&reports, true).is_ok());
     }
 
     #[test]
     fn skipped_rings_do_not_fail_unless_all_are() {
-        assert!(verdict(&[ran(Ring::Host, 3, true), skipped(Ring::Net)], false).is_ok());
+        assert!(verdict(&[ran(Ring::Host, 3, false), skipped(Ring::Net)], false).is_ok());
         assert!(verdict(&[skipped(Ring::Net)], false).is_err());
     }
 
     #[test]
     fn a_failed_test_fails_the_run() {
-        assert!(verdict(&[ran(Ring::Host, 3, false)], false).is_err());
+        assert!(verdict(&[ran(Ring::Host, 3, true)], false).is_err());
     }
 }

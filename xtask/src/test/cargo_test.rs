@@ -17,22 +17,16 @@ pub(super) struct Outcome {
     pub(super) passed: u64,
     /// Tests that failed.
     pub(super) failed: u64,
-    /// Whether everything was built and nothing failed.
-    pub(super) succeeded: bool,
+    /// Whether something failed, or could not even be built.
+    pub(super) broken: bool,
     /// The last lines, not printed yet.
     pub(super) closing: Vec<String>,
 }
 
 impl Outcome {
-    /// Both together. Prints this one's closing lines: they close nothing any more.
-    pub(super) fn then(self, next: Self) -> Self {
-        self.closing.iter().for_each(|line| println!("{line}"));
-        Self {
-            passed: self.passed + next.passed,
-            failed: self.failed + next.failed,
-            succeeded: self.succeeded && next.succeeded,
-            closing: next.closing,
-        }
+    /// Prints the closing lines.
+    pub(super) fn close(&mut self) {
+        self.closing.drain(..).for_each(|line| println!("{line}"));
     }
 
     /// Counts one line of output, and gives back what is to be printed now.
@@ -52,8 +46,10 @@ impl Outcome {
     }
 }
 
-/// Shows the command and runs it to its end. Both its outputs go through one pipe, which keeps their order.
-pub(super) fn run(mut command: Command) -> Result<Outcome> {
+/// Shows the command, runs it to its end, and adds what it comes to. Both its outputs go through one pipe, which
+/// keeps their order.
+pub(super) fn run(mut command: Command, outcome: &mut Outcome) -> Result<()> {
+    outcome.close();
     let shown = process::shown(&command);
     println!("$ {shown}");
     let (reader, writer) = io::pipe()?;
@@ -61,14 +57,13 @@ pub(super) fn run(mut command: Command) -> Result<Outcome> {
     let mut child = command.spawn().with_context(|| format!("cannot run `{shown}`"))?;
     // It holds the pipe's other end, which would never be closed.
     drop(command);
-    let mut outcome = Outcome::default();
     for line in BufReader::new(reader).split(b'\n') {
         for line in outcome.take(String::from_utf8_lossy(&line?).into_owned()) {
             println!("{line}");
         }
     }
-    outcome.succeeded = child.wait()?.success();
-    Ok(outcome)
+    outcome.broken |= !child.wait()?.success();
+    Ok(())
 }
 
 /// The number before a word: `test result: ok. 12 passed; 0 failed; ...`.

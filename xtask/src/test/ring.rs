@@ -66,30 +66,32 @@ impl Ring {
     /// Runs its tests to the end, whatever fails among them.
     pub(super) fn run(self, filter: Option<&str>) -> Result<Outcome> {
         println!("\n== {self} ring");
-        let cargo = |arguments: &[&str], threads: &[&str]| {
+        let mut outcome = Outcome::default();
+        let mut cargo = |arguments: &[&str], threads: &[&str]| {
             let mut command = process::cargo(&process::own_cargo());
             command.args(["test", "--no-fail-fast"]).args(arguments).arg("--").args(threads).args(filter);
             command.env(SLUICE_VARIABLE, workspace::root().join(SLUICE));
-            cargo_test::run(command)
+            cargo_test::run(command, &mut outcome)
         };
         let Some(prefix) = self.prefix() else {
             // lb-testbed's own unit tests need no rights; its folder tests/ is the other rings.
-            let documentation = cargo(&["--workspace", "--doc"], &[])?;
-            let testbed = cargo(&["--package", TESTBED, "--lib"], &[])?;
-            let rest = cargo(&["--lib", "--bins", "--tests"], &[])?;
-            return Ok(documentation.then(testbed).then(rest));
+            cargo(&["--workspace", "--doc"], &[])?;
+            cargo(&["--package", TESTBED, "--lib"], &[])?;
+            cargo(&["--lib", "--bins", "--tests"], &[])?;
+            return Ok(outcome);
         };
         let targets = privileged_targets()?;
         let names = targets.iter().filter(|name| name.starts_with(prefix));
         let selected: Vec<&str> = names.flat_map(|name| ["--test", name]).collect();
         if selected.is_empty() {
             println!("{TESTBED}/tests has no file {prefix}*.rs");
-            return Ok(Outcome { succeeded: true, ..Outcome::default() });
+            return Ok(outcome);
         }
         if self == Self::Net {
             process::run(process::cargo(&process::own_cargo()).args(BUILD_SLUICE))?;
         }
-        cargo(&[&["--package", TESTBED], selected.as_slice()].concat(), &[PRIVILEGED_THREADS])
+        cargo(&[&["--package", TESTBED], selected.as_slice()].concat(), &[PRIVILEGED_THREADS])?;
+        Ok(outcome)
     }
 }
 
