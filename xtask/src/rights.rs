@@ -3,13 +3,13 @@
 
 use std::process::{Command, Stdio};
 
+use anyhow::Context;
 use aya::maps::{Array, MapData};
 
 /// Whether eBPF maps can be made; else why not.
 pub(crate) fn bpf() -> Result<(), String> {
-    Array::<MapData, u32>::create(1, 0)
-        .map(drop)
-        .map_err(|error| format!("no right to use eBPF (needs root, or CAP_BPF and CAP_NET_ADMIN): {error}"))
+    let probe = Array::<MapData, u32>::create(1, 0).context("needs root, or CAP_BPF and CAP_NET_ADMIN");
+    probe.map(drop).map_err(|error| format!("eBPF cannot be used here: {error:#}"))
 }
 
 /// Whether network namespaces can be made; else why not.
