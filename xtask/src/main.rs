@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod ci;
+mod daemon;
 mod process;
 mod rights;
 mod setup;

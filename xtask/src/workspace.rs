@@ -10,6 +10,11 @@ pub(crate) fn root() -> PathBuf {
     xtask.parent().map(Path::to_path_buf).unwrap_or(xtask)
 }
 
+/// Where cargo builds for the host.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
+}
+
 /// Everything that the BPF target's builds leave. `lb-userspace/build.rs` knows this place.
 pub(crate) fn bpf_dir() -> PathBuf {
     root().join("target/bpf")

@@ -7,16 +7,12 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use super::cargo_test::{self, Outcome};
-use crate::{process, rights, setup, workspace};
+use crate::{daemon, process, rights, setup, workspace};
 
 /// The privileged rings' tests run one after another: each has the machine's few cores, its eBPF maps of a
 /// million entries and its deadlines for itself, and a failure is one test's own.
 const PRIVILEGED_THREADS: &str = "--test-threads=1";
 
-/// The daemon under test is the one that is shipped: the proxy's figures are meaningless without optimisation.
-const BUILD_SLUICE: &[&str] = &["build", "--release", "--package", "lb-userspace", "--bin", "sluice"];
-/// Where that build leaves it, below cargo's target folder.
-const SLUICE: &str = "target/release/sluice";
 /// Tells the tests where the daemon is.
 const SLUICE_VARIABLE: &str = "SLUICE_BIN";
 
@@ -66,11 +62,12 @@ impl Ring {
     /// Runs its tests to the end, whatever fails among them.
     pub(super) fn run(self, filter: Option<&str>) -> Result<Outcome> {
         println!("\n== {self} ring");
+        let daemon = (self == Self::Net).then(daemon::build).transpose()?;
         let mut outcome = Outcome::default();
         let mut cargo = |arguments: &[&str], threads: &[&str]| {
             let mut command = process::cargo(&process::own_cargo());
             command.args(["test", "--no-fail-fast"]).args(arguments).arg("--").args(threads).args(filter);
-            command.env(SLUICE_VARIABLE, workspace::root().join(SLUICE));
+            command.envs(daemon.iter().map(|path| (SLUICE_VARIABLE, path)));
             cargo_test::run(command, &mut outcome)
         };
         let Some(prefix) = self.prefix() else {
@@ -86,9 +83,6 @@ impl Ring {
         if selected.is_empty() {
             println!("{TESTBED}/tests has no file {prefix}*.rs");
             return Ok(outcome);
-        }
-        if self == Self::Net {
-            process::run(process::cargo(&process::own_cargo()).args(BUILD_SLUICE))?;
         }
         cargo(&[&["--package", TESTBED], selected.as_slice()].concat(), &[PRIVILEGED_THREADS])?;
         Ok(outcome)
