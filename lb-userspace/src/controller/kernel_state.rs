@@ -116,10 +116,14 @@ impl Identities {
             self.put_services(table, number, sweep, &mut desired);
             self.put_backends(table, facts, applied, &mut desired.state);
         }
-        self.services.release(&desired.state.services.keys().copied().collect(), applied);
-        self.tables.release(&desired.state.tables.keys().copied().collect(), applied);
         self.assignments.retain(|number| desired.state.tables.contains_key(&number));
         desired
+    }
+
+    /// Forgets the services and tables that are neither `desired` nor `applied` any more.
+    pub fn release(&mut self, desired: &KernelState, applied: &KernelState) {
+        self.services.release(&desired.services.keys().copied().collect(), applied);
+        self.tables.release(&desired.tables.keys().copied().collect(), applied);
     }
 
     /// Gives ids to backends that take new flows, and retires those whose old flows may not stay.

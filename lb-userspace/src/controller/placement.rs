@@ -116,9 +116,6 @@ fn obstacle(
     if let Some(why) = config::needs_proxy(&config.kernel, service, &pool) {
         return Some(why.to_string());
     }
-    if let Some(listen) = service.listen.iter().find(|listen| listen.ip().is_unspecified()) {
-        return Some(format!("{listen} names no address that packets could carry"));
-    }
     if let Some(own) = pool.backends.iter().find(|backend| host.local.contains(&backend.address.ip())) {
         return Some(format!("backend {} is on this host itself", own.address));
     }

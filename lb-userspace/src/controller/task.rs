@@ -103,11 +103,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     async fn wake(&mut self) {
         let now = now();
         let mut due = self.pools.next_deadline(self.folded_at).is_some_and(|deadline| deadline <= now);
-        if self.retry.is_some_and(|retry| retry.at <= now) {
-            // An action that failed may have been done all the same: look before trying again.
-            self.chores.audit_now(now);
-            due = true;
-        }
+        due |= self.retry.is_some_and(|retry| retry.at <= now);
         due |= self.do_chores(now).await;
         if due {
             self.reconcile().await;

@@ -52,10 +52,6 @@ impl Chores {
     pub(super) fn next(&self) -> Instant {
         self.wanted.min(self.sample).min(self.sweep).min(self.settle).min(self.audit)
     }
-
-    pub(super) fn audit_now(&mut self, now: Instant) {
-        self.audit = now;
-    }
 }
 
 impl<P: ProxyPlane + 'static> Controller<P> {
@@ -116,7 +112,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 }
 
-async fn audit(kernel: &mut Kernel) -> Result<bool, PlaneError> {
+/// Believes what stands in the maps; whether that is not what was left there.
+pub(super) async fn audit(kernel: &mut Kernel) -> Result<bool, PlaneError> {
     let drift = kernel.call(|tables, confirmed| confirmed.audit(tables)).await??;
     for action in drift.iter().take(10) {
         let action = format!("{action:?}");

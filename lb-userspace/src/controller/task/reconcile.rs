@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::chores::audit;
 use super::inputs::Progress;
 use super::planes::Kernel;
 use super::{Controller, now};
@@ -55,6 +56,12 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 
     async fn apply_kernel(&mut self, facts: &Facts) -> Vec<PlaneError> {
         let Ok(kernel) = &mut self.kernel else { return Vec::new() };
+        if self.retry.is_some()
+            && let Err(error) = audit(kernel).await
+        {
+            // What failed may have been done all the same. Nothing is built on a guess.
+            return vec![error];
+        }
         // A second round is for backends that come back: first the old id is retired, then the new one given.
         for _ in 0..2 {
             let applied = &kernel.confirmed.applied;
@@ -188,6 +195,7 @@ async fn apply_once(
             errors
         })
         .await;
+    kernel.identities.release(&desired.state, &kernel.confirmed.applied);
     (desired.incomplete, outcome.unwrap_or_else(|error| vec![error]))
 }
 

@@ -1,0 +1,130 @@
+//! Planes that refuse, and maps that somebody else has changed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use lb_common::{BackendId, Slot};
+use lb_userspace::controller::Progress;
+use lb_userspace::controller::request::{BackendChange, RequestError};
+use lb_userspace::data_plane::kernel::KernelAction;
+
+use super::harness::{A, B, WEB, World, address, named};
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_told_and_tried_again() {
+    let world = World::start(WEB).await;
+    let (before, id) = (world.web(), world.id(A));
+    let fails = Arc::new(AtomicBool::new(true));
+    let tries = Arc::new(AtomicU32::new(0));
+    let (flag, count) = (fails.clone(), tries.clone());
+    world.kernel.fail(move |action| {
+        let swap = matches!(action, KernelAction::SwapTable { .. });
+        count.fetch_add(u32::from(swap), Ordering::Relaxed);
+        swap && flag.load(Ordering::Relaxed)
+    });
+    let refused = world.handle.backend("web".into(), address(A), BackendChange::Remove { now: true }).await;
+    assert!(matches!(refused, Err(RequestError::Plane(_))));
+    assert!(matches!(&*world.progress.borrow(), Progress::Behind(why) if why.contains("on demand")));
+    assert_eq!(world.web(), before);
+    assert_eq!(world.id(A), id, "not retired while slots name it");
+
+    world.pass(Duration::from_secs(30)).await;
+    let tried = tries.load(Ordering::Relaxed);
+    assert!((5..=12).contains(&tried), "{tried} tries in 30 s");
+    fails.store(false, Ordering::Relaxed);
+    world.done().await;
+    assert_eq!(named(&world.web(), id), 0);
+    assert_eq!(world.kernel.id_of(address(A)), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_cannot_be_written_is_in_no_slot() {
+    let world = World::start(WEB).await;
+    let before = world.web();
+    world
+        .kernel
+        .fail(|action| matches!(action, KernelAction::PutBackend { backend, .. } if backend.id.is_some()));
+    let put = BackendChange::Put { weight: 100 };
+    let added = address("10.0.0.4:80");
+    world.handle.backend("web".into(), added, put).await.unwrap();
+    world.observe("web", added, true).await;
+    world.pass(Duration::from_secs(5)).await;
+    assert!(matches!(*world.progress.borrow(), Progress::Behind(_)));
+    assert_eq!(world.web(), before);
+    world.kernel.fail(|_| false);
+    world.done().await;
+    assert!(named(&world.web(), world.id("10.0.0.4:80")) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_swap_that_was_done_though_it_failed_is_believed() {
+    let world = World::start(WEB).await;
+    let id = world.id(A);
+    // The swap takes effect, but the wait after it is interrupted.
+    let kernel = world.kernel.clone();
+    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+    world.kernel.fail(move |action| {
+        let swap = matches!(action, KernelAction::SwapTable { .. });
+        if swap {
+            let _ = sender.send(action.clone());
+        }
+        swap
+    });
+    assert!(world.handle.backend("web".into(), address(A), BackendChange::Drain).await.is_err());
+    let action = done.recv().await.unwrap();
+    kernel.damage(|state| state.record(&action));
+    world.kernel.fail(|_| false);
+    world.handle.backend("web".into(), address(A), BackendChange::Undrain).await.unwrap();
+    world.done().await;
+    assert!(world.web().iter().filter(|slot| slot.fallback() == id).all(|slot| slot.current() == id));
+    assert!(world.web().iter().any(|slot| slot.is_tracked()), "flows since the drain have entries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_repairs_what_was_lost() {
+    let world = World::start(WEB).await;
+    let state = world.kernel.state();
+    world.kernel.damage(|state| {
+        state.services.clear();
+        state.endpoints.clear();
+        state.local.clear();
+        state.backends.remove(&1);
+    });
+    world.pass(Duration::from_secs(31)).await;
+    assert_eq!(world.kernel.state(), state);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_changes_foreign_slots_as_a_change_and_drops_unknown_ids() {
+    let world = World::start(WEB).await;
+    let before = world.web();
+    let (b, stranger) = (world.id(B), BackendId::new(77, 3));
+    let victim = before.iter().position(|slot| slot.current() != b).unwrap();
+    let other = before.iter().position(|slot| slot.current() == b).unwrap();
+    world.kernel.damage(|state| {
+        let slots = state.tables.values_mut().next().unwrap();
+        slots[victim] = Slot::stable(b);
+        slots[other] = Slot::stable(stranger);
+    });
+    world.pass(Duration::from_secs(31)).await;
+    let after = world.web();
+    assert_eq!(after[victim], Slot::tracked(before[victim].current(), b, false));
+    assert_eq!(after[other], Slot::stable(b));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_neighbour_keeps_its_last_place() {
+    let world = World::start(WEB).await;
+    world.kernel.take_actions();
+    world.facts.send_modify(|facts| facts.hops.clear());
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(world.kernel.take_actions(), []);
+    world.facts.send_modify(|facts| {
+        facts.hops.insert("10.0.0.1".parse().unwrap(), super::harness::hop(9));
+    });
+    world.pass(Duration::from_secs(1)).await;
+    let index = world.id(A).index();
+    assert_eq!(world.kernel.state().backends[&index].hop.ifindex, 9);
+    assert_eq!(world.kernel.take_actions().len(), 1);
+}

@@ -1,0 +1,11 @@
+//! The controller against recorders of the planes: what it writes, in which order, and what it leaves alone.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod harness;
+
+mod adoption;
+mod changes;
+mod failures;
+mod health;
+mod planes;
+mod random;
