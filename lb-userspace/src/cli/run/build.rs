@@ -141,9 +141,10 @@ impl Daemon {
                 let mut checker = Checker::start(observer);
                 loop {
                     checker.set_targets(wanted.borrow_and_update().clone());
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        changed = wanted.changed() => changed?,
+                    // A closed channel: the controller has ended, and is the one to name.
+                    if !matches!(stop.run_until_cancelled(wanted.changed()).await, Some(Ok(()))) {
+                        stop.cancelled().await;
+                        return Ok(());
                     }
                 }
             }

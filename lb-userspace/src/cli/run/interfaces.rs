@@ -62,11 +62,17 @@ impl Attacher {
     /// Follows what changes, and hands the programs back at the end: everything stays attached.
     pub(super) async fn run(&mut self, stop: CancellationToken) -> Outcome {
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
-                changed = self.inputs.config.changed() => changed?,
-                changed = self.inputs.backends.changed() => changed?,
-                changed = self.inputs.facts.changed() => changed?,
+                changed = self.inputs.config.changed() => changed,
+                changed = self.inputs.backends.changed() => changed,
+                changed = self.inputs.facts.changed() => changed,
+            };
+            if changed.is_err() {
+                // The task that has ended is the one to name.
+                stop.cancelled().await;
+                return Ok(());
             }
             block_in_place(|| self.attach(false))?;
         }
@@ -110,12 +116,8 @@ impl Attacher {
                     InterfacePlane { interface: link.name.clone(), plane: None, reason: error.to_string() }
                 }
             };
-            tracing::info!(
-                interface = entry.interface,
-                plane = entry.plane.map(tracing::field::display),
-                "{}",
-                entry.reason
-            );
+            let InterfacePlane { interface, plane, reason } = &entry;
+            tracing::info!(interface, plane = plane.map(tracing::field::display), reason, "interface chosen");
             self.attached.insert(link.index, (choice, entry));
         }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::PlaneError;
 use crate::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyTraffic};
+use crate::network::addresses::PutAddress;
 use crate::network::{Facts, Network};
 use crate::proxy::Proxy;
 use crate::supervisor::Outcome;
@@ -57,13 +58,16 @@ pub(super) async fn keep(
     let mut put = BTreeSet::new();
     loop {
         let vips = wanted.borrow_and_update().clone();
-        let mut failed = false;
         let local = facts.borrow_and_update().local.clone();
+        let mut failed = false;
         for &ip in vips.difference(&local) {
             match network.put_address(ip).await {
-                Ok(there) => tracing::info!(%ip, ?there, "VIP"),
+                Ok(PutAddress::Ours(interface)) if put.insert(ip) => {
+                    tracing::info!(%ip, interface, "VIP is an address of this host now");
+                }
+                Ok(_) => {}
                 Err(error) => {
-                    tracing::error!(%ip, %error, "VIP cannot be put on this host");
+                    tracing::error!(%ip, "VIP cannot be put on this host: {error}");
                     failed = true;
                 }
             }
@@ -75,18 +79,22 @@ pub(super) async fn keep(
                     put.remove(&ip);
                 }
                 Err(error) => {
-                    tracing::error!(%ip, %error, "VIP cannot be taken off");
+                    tracing::error!(%ip, "VIP cannot be taken off: {error}");
                     failed = true;
                 }
             }
         }
-        let lost = async { facts.wait_for(|facts| !vips.is_subset(&facts.local)).await.map(drop) };
-        tokio::select! {
+        let changed = tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
-            changed = wanted.changed() => changed?,
-            // What failed is missing too: that must wait for its time.
-            lost = lost, if !failed => lost?,
-            () = sleep(PAUSE), if failed => {}
+            changed = wanted.changed() => changed,
+            changed = facts.changed() => changed,
+            () = sleep(PAUSE), if failed => Ok(()),
+        };
+        if changed.is_err() {
+            // The task that has ended is the one to name.
+            stop.cancelled().await;
+            return Ok(());
         }
     }
 }
