@@ -1,20 +1,32 @@
-//! The weighted Maglev table (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer",
+//! A weighted Maglev table (after Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer",
 //! NSDI 2016, section 3.4).
 //!
-//! As in the paper, every backend has its own permutation of the slots and the backends take turns: whose
-//! turn it is takes the first free slot of its permutation. Two things carry the weights:
-//! * A *quota* says how many turns each backend has. Quotas come from a divisor method (Webster), because
-//!   there nobody's quota falls when another backend leaves; with largest remainders it may, and slots move
-//!   for nothing.
-//! * *Rounds* say when: the heaviest backend has a turn in every round, one of half its weight in every other
-//!   one. A round does not depend on who else is there, so a change disturbs the turns of the others little.
+//! As in the paper, every backend has its own permutation of the slots, and the backends take turns until the
+//! table is full. What differs from the paper keeps a change from moving slots that it need not move:
+//! * In a turn a backend *tries* the next few slots of its permutation and takes those that are free; the paper
+//!   lets it search until it has one. So who comes first to a slot does not depend on how many others the two had
+//!   found before, and up to half as many slots move for nothing.
+//! * A permutation by offset and skip is walked in runs of [`RUN`] steps, and the runs come in a shuffled order.
+//!   Two plain walks whose skips are in a simple ratio stay in step and compete all the way; after a removal, some
+//!   sets of ten backends then move five times as much as others.
+//! * A *quota* says when a backend has enough, for luck alone would leave shares some percent apart. Quotas come
+//!   from a divisor method (Webster), because there nobody's quota falls when another backend leaves; with largest
+//!   remainders it may.
+//! * Turns come as often as the weight says: one of half the weight of the heaviest has every other turn.
 //!
-//! With equal weights this is the paper's table. Everything derives from the addresses and the proportions of
-//! the weights, so all balancers with the same backends have the same table.
+//! Everything derives from the addresses and the proportions of the weights, so all balancers with the same
+//! backends have the same table.
 
 use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
+
+/// Steps of a permutation that a backend tries in one turn. Longer runs are faster to walk, and bring back some of
+/// the competition of walks in step.
+const RUN: u32 = 16;
+
+/// Time from turn to turn of the heaviest backend.
+const PERIOD: u64 = 1 << 32;
 
 /// Why there is no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,15 +71,19 @@ pub fn build(backends: &[(SocketAddr, u32)], slots: u32) -> Result<Vec<u32>, Mag
     }
 
     let weights: Vec<u32> = order.iter().map(|&(_, weight, _)| weight).collect();
-    let turns = turns(&weights, &quotas(&weights, slots), slots);
-    let mut walks: Vec<Walk> = order.iter().map(|(address, ..)| Walk::new(address, slots)).collect();
-    let mut taken = vec![0_u64; slots as usize / 64 + 1];
-    let mut table = vec![0; slots as usize];
-    for turn in turns {
-        let slot = walks[turn as usize].next_free(&mut taken, slots);
-        table[slot as usize] = order[turn as usize].2;
-    }
-    Ok(table)
+    let heaviest = u64::from(weights.iter().copied().max().unwrap_or(1));
+    let walks = order.iter().zip(quotas(&weights, slots)).map(|(&(address, weight, index), missing)| {
+        let period = (heaviest * PERIOD).div_ceil(u64::from(weight));
+        Walk {
+            backend: index,
+            missing,
+            due: 0,
+            period,
+            turns: 0,
+            permutation: Permutation::new(&address, slots),
+        }
+    });
+    Ok(fill(walks.collect(), round(&weights), slots))
 }
 
 /// Whether a table may have `n` slots.
@@ -110,64 +126,131 @@ fn quotas(weights: &[u32], slots: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Positions in `weights` in the order of their turns: by round, and within a round as listed.
-fn turns(weights: &[u32], quotas: &[u32], slots: u32) -> Vec<u32> {
+/// Turns that are due within this time count as due together. On average every backend has one: with shorter
+/// rounds, looking for those that have one would take longer than the turns.
+fn round(weights: &[u32]) -> u64 {
     let heaviest = u64::from(weights.iter().copied().max().unwrap_or(1));
-    // The nth turn of a backend is in round `n * heaviest / weight`; in 1/2^32, because divisions are slow.
-    let rounds = |position: usize| {
-        let step = (heaviest << 32).div_ceil(u64::from(weights[position]));
-        (0..u64::from(quotas[position])).map(move |n| ((n * step) >> 32) as usize)
-    };
-    // A counting sort: `starts[round]` becomes the place of the round's next turn.
-    let last = (0..weights.len()).filter_map(|position| rounds(position).next_back()).max().unwrap_or(0);
-    let mut starts = vec![0_u32; last + 2];
-    for position in 0..weights.len() {
-        rounds(position).for_each(|round| starts[round + 1] += 1);
-    }
-    for round in 0..=last {
-        starts[round + 1] += starts[round];
-    }
-    let mut turns = vec![0; slots as usize];
-    for (position, listed) in (0..weights.len()).zip(0..) {
-        for round in rounds(position) {
-            turns[starts[round] as usize] = listed;
-            starts[round] += 1;
-        }
-    }
-    turns
+    let sum: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+    // A power of two, so that few changes change it.
+    PERIOD * (heaviest * weights.len() as u64 / sum.max(1)).max(1).next_power_of_two()
 }
 
-/// A backend's place in its permutation of the slots.
+/// Lets the backends take turns until each has its quota; in a round, one after the other as listed.
+fn fill(mut walks: Vec<Walk>, round: u64, slots: u32) -> Vec<u32> {
+    let runs = shuffled(slots.div_ceil(RUN));
+    let mut table = Table { taken: vec![0; slots as usize / 64 + 1], owners: vec![0; slots as usize] };
+    let mut now = 0_u64;
+    while !walks.is_empty() {
+        let mut next = u64::MAX;
+        for walk in &mut walks {
+            while walk.due <= now && walk.missing > 0 {
+                walk.turn(&runs, &mut table);
+            }
+            next = next.min(walk.due);
+        }
+        walks.retain(|walk| walk.missing > 0);
+        now = now.saturating_add(round).max(next);
+    }
+    table.owners
+}
+
+/// The numbers below `count` in an order that is the same everywhere: a Fisher-Yates shuffle, where the nth number
+/// is drawn by the nth output of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) from seed 0.
+fn shuffled(count: u32) -> Vec<u32> {
+    let mut order = Vec::with_capacity(count as usize);
+    let mut state = 0_u64;
+    for n in 0..count {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut random = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        random = (random ^ random >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        random ^= random >> 31;
+        order.push(n);
+        order.swap(n as usize, (random % u64::from(n + 1)) as usize);
+    }
+    order
+}
+
+struct Table {
+    /// One bit for each slot: small enough for the first-level cache, where nearly all tries end.
+    taken: Vec<u64>,
+    owners: Vec<u32>,
+}
+
+impl Table {
+    /// Whether the slot was free and is now the backend's.
+    fn take(&mut self, slot: u32, backend: u32) -> bool {
+        let bit = 1 << (slot % 64);
+        let word = &mut self.taken[slot as usize / 64];
+        let free = *word & bit == 0;
+        if free {
+            *word |= bit;
+            self.owners[slot as usize] = backend;
+        }
+        free
+    }
+}
+
+/// A backend on its way through its permutation.
 struct Walk {
-    next: u32,
-    skip: u32,
+    backend: u32,
+    /// Slots to its quota.
+    missing: u32,
+    /// When its next turn is; the first turns of all are at 0.
+    due: u64,
+    /// Time from turn to turn.
+    period: u64,
+    /// Turns it had.
+    turns: usize,
+    permutation: Permutation,
 }
 
 impl Walk {
-    /// Offset and skip are the first two little-endian 64-bit words of the SHA-256 of the address as text.
+    /// Tries the slots of the next run. There is one: after the last, no slot would be free and nothing missing.
+    fn turn(&mut self, runs: &[u32], table: &mut Table) {
+        let mut missing = self.missing;
+        for slot in self.permutation.run(runs[self.turns]) {
+            if table.take(slot, self.backend) {
+                missing -= 1;
+                if missing == 0 {
+                    break;
+                }
+            }
+        }
+        self.missing = missing;
+        self.turns += 1;
+        // Time ends where weights differ by more than 2^32 to 1; the lightest then have all their turns at once.
+        self.due = self.due.saturating_add(self.period);
+    }
+}
+
+/// The slots `(offset + step * skip) % slots`, for each step below `slots`.
+struct Permutation {
+    offset: u32,
+    skip: u32,
+    slots: u32,
+}
+
+impl Permutation {
+    /// Offset and skip come from the first two little-endian 64-bit words of the SHA-256 of the address as text.
     fn new(address: &SocketAddr, slots: u32) -> Self {
         let digest = Sha256::digest(address.to_string());
         let word =
             |at: usize| digest[at..at + 8].iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         Self {
-            next: (word(0) % u64::from(slots)) as u32,
+            offset: (word(0) % u64::from(slots)) as u32,
             skip: (1 + word(8) % (u64::from(slots) - 1)) as u32,
+            slots,
         }
     }
 
-    /// Takes the first free slot from here on. There must be one.
-    fn next_free(&mut self, taken: &mut [u64], slots: u32) -> u32 {
-        loop {
-            let slot = self.next;
-            // `next + skip` modulo `slots`, without an overflow in between.
-            let room = slots - self.skip;
-            self.next = if slot >= room { slot - room } else { slot + self.skip };
-            let bit = 1 << (slot % 64);
-            let word = &mut taken[slot as usize / 64];
-            if *word & bit == 0 {
-                *word |= bit;
-                return slot;
-            }
-        }
+    /// The slots of the steps from `RUN * run` on: [`RUN`] of them, fewer in the last run.
+    fn run(&self, run: u32) -> impl Iterator<Item = u32> + use<> {
+        let Self { offset, skip, slots } = *self;
+        let first = RUN * run;
+        let start = (u64::from(offset) + u64::from(first) * u64::from(skip)) % u64::from(slots);
+        // `slot + skip` modulo `slots`, without an overflow in between.
+        let room = slots - skip;
+        let next = move |&slot: &u32| Some(if slot >= room { slot - room } else { slot + skip });
+        std::iter::successors(Some(start as u32), next).take(RUN.min(slots - first) as usize)
     }
 }
