@@ -8,6 +8,7 @@ pub mod cases;
 pub mod client;
 pub mod eventually;
 pub mod loaded;
+pub mod machine;
 pub mod median;
 pub mod namespace;
 pub mod object;

@@ -18,6 +18,9 @@ use crate::{process, rights, workspace};
 /// `memcpy`, some tens of nanoseconds a packet.
 const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
 
+/// The binary of lb-ebpf that is the data path.
+const KERNEL: &str = "kernel";
+
 /// The verb.
 pub(crate) fn run() -> Result<()> {
     build(&setup::ready()?)
@@ -25,10 +28,8 @@ pub(crate) fn run() -> Result<()> {
 
 /// Builds and checks the object, and puts it where a build of `sluice` embeds it from.
 pub(crate) fn build(toolbox: &Toolbox) -> Result<()> {
-    process::run(cargo(toolbox, "build").arg("--target-dir").arg(workspace::bpf_dir()))?;
-    let built = workspace::bpf_dir().join("bpfel-unknown-none/bpf/kernel");
-    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let object = object::Object::parse(&bytes).with_context(|| format!("{} is broken", built.display()))?;
+    let bytes = compile(toolbox, KERNEL)?;
+    let object = object::Object::parse(&bytes).context("the object is broken")?;
     object.refuse_panics()?;
     let costs = object.costs()?;
     let measured = match rights::bpf() {
@@ -40,13 +41,26 @@ pub(crate) fn build(toolbox: &Toolbox) -> Result<()> {
     Ok(())
 }
 
+/// Builds the benchmark's runner and floor programs, and puts them where `bench_kernel` finds them.
+pub(crate) fn build_bench(toolbox: &Toolbox) -> Result<()> {
+    install(&compile(toolbox, "bench")?, &workspace::bpf_dir().join("bench.o"))
+}
+
+/// Builds one binary of lb-ebpf and reads it.
+fn compile(toolbox: &Toolbox, binary: &str) -> Result<Vec<u8>> {
+    process::run(cargo(toolbox, "build", binary).arg("--target-dir").arg(workspace::bpf_dir()))?;
+    let built = workspace::bpf_dir().join("bpfel-unknown-none/bpf").join(binary);
+    fs::read(&built).with_context(|| format!("cannot read {}", built.display()))
+}
+
 /// Lints the kernel binary; `false`: its toolchain has no clippy.
 pub(crate) fn clippy(toolbox: &Toolbox) -> Result<bool> {
     if !toolbox.toolchain.bin.join("cargo-clippy").is_file() {
         return Ok(false);
     }
     let target = workspace::bpf_dir().join("clippy");
-    process::run(cargo(toolbox, "clippy").arg("--target-dir").arg(target).args(["--", "-D", "warnings"]))?;
+    let mut command = cargo(toolbox, "clippy", KERNEL);
+    process::run(command.arg("--target-dir").arg(target).args(["--", "-D", "warnings"]))?;
     Ok(true)
 }
 
@@ -55,14 +69,14 @@ fn object_path() -> PathBuf {
     workspace::bpf_dir().join("sluice.o")
 }
 
-/// A cargo command on the kernel binary. Neither rustup nor the user's own settings have a say in it: the
+/// A cargo command on a binary of lb-ebpf. Neither rustup nor the user's own settings have a say in it: the
 /// compiler is named by its path. `RUSTC_BOOTSTRAP` opens `-Z build-std` to a stable compiler.
-fn cargo(toolbox: &Toolbox, verb: &str) -> Command {
+fn cargo(toolbox: &Toolbox, verb: &str, binary: &str) -> Command {
     let bin = &toolbox.toolchain.bin;
     let mut command = process::cargo(&bin.join("cargo"));
     command
         .args([verb, "--profile", "bpf", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
-        .args(["--package", "lb-ebpf", "--bin", "kernel", "--features", "kernel"])
+        .args(["--package", "lb-ebpf", "--bin", binary, "--features", "kernel"])
         .env("RUSTC", bin.join("rustc"))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", RUSTFLAGS)

@@ -1,5 +1,6 @@
 //! The project's verbs: `cargo xtask <verb>`.
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod daemon;
@@ -28,6 +29,9 @@ enum Verb {
     BuildEbpf,
     /// Run every test ring that this host can run
     Test(test::Options),
+    /// Measure the data path in the kernel, or the planes beside other balancers end to end
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Exactly what CI runs
     Ci,
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(),
         Verb::BuildEbpf => build_ebpf::run(),
         Verb::Test(options) => test::run(&options),
+        Verb::Bench(bench) => bench::run(&bench),
         Verb::Ci => ci::run(),
     };
     match outcome {

@@ -13,10 +13,12 @@ use aya::maps::{Array, HashMap, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
+use clap::Parser;
 use lb_common::address::TCP;
 use lb_common::{Flow, Slot, SocketKey};
 use lb_testbed::cases::{client, client6};
 use lb_testbed::loaded::{Hook, Loaded};
+use lb_testbed::machine::Machine;
 use lb_testbed::median::Median;
 use lb_testbed::segment::{ACK, SYN, Tcp};
 use lb_testbed::world::{ESTABLISHED, Web, World};
@@ -26,6 +28,18 @@ use serde::Serialize;
 const SLOTS: u32 = 65537;
 /// Flows that no cache of the CPU holds.
 const MANY: u32 = 1 << 17;
+
+/// Measures what each packet costs in the kernel.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench kernel")]
+struct Arguments {
+    /// Fewer rounds of fewer packets
+    #[arg(long)]
+    short: bool,
+    /// One JSON document instead of a table
+    #[arg(long)]
+    json: bool,
+}
 
 /// What the runner does before each run: as in the kernel half.
 #[repr(C)]
@@ -64,8 +78,7 @@ struct Row {
 
 #[derive(Serialize)]
 struct Report {
-    kernel: String,
-    cpu: String,
+    machine: Machine,
     rounds: usize,
     iterations: u32,
     floor_ns: Median,
@@ -79,12 +92,10 @@ struct Bench {
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let json = arguments.iter().any(|argument| argument == "--json");
-    let is_short = arguments.iter().any(|argument| argument == "--short");
-    let (rounds, iterations) = if is_short { (3, 100_000) } else { (9, 1_000_000) };
+    let arguments = Arguments::parse();
+    let (rounds, iterations) = if arguments.short { (3, 100_000) } else { (9, 1_000_000) };
     let report = Bench::new(iterations)?.report(rounds)?;
-    if json {
+    if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print_table(&report);
@@ -151,7 +162,7 @@ impl Bench {
             (row.ns, row.f, row.spread) = (ns.median, ns.median / floor.median, (ns.min, ns.max));
         }
         let iterations = self.iterations;
-        Ok(Report { kernel: kernel()?, cpu: cpu()?, rounds, iterations, floor_ns: floor, cases: rows })
+        Ok(Report { machine: Machine::read()?, rounds, iterations, floor_ns: floor, cases: rows })
     }
 
     /// Nanoseconds per run, the runner's part included.
@@ -305,21 +316,8 @@ fn plan(frame: &[u8], flows: u32) -> [u8; size_of::<Plan>()] {
     bytes
 }
 
-fn kernel() -> Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned())
-}
-
-fn cpu() -> Result<String> {
-    let info = fs::read_to_string("/proc/cpuinfo")?;
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    Ok(name.map_or("unknown", |(_, name)| name).to_owned())
-}
-
 fn print_table(report: &Report) {
-    println!(
-        "Linux {}, {}; {} rounds of {} packets",
-        report.kernel, report.cpu, report.rounds, report.iterations
-    );
+    println!("{}; {} rounds of {} packets", report.machine, report.rounds, report.iterations);
     let floor = report.floor_ns;
     println!("floor F: {:.0} ns ({:.0} to {:.0})\n", floor.median, floor.min, floor.max);
     println!(
