@@ -6,6 +6,8 @@ pub mod churn;
 mod flow;
 pub mod http;
 pub mod long;
+pub mod ping;
+pub mod visit;
 
 use serde::{Deserialize, Serialize};
 

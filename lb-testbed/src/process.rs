@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use lb_userspace::model::status::Status;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
@@ -189,11 +189,7 @@ impl Sluice {
     /// # Errors
     /// The daemon does not answer, or with something else.
     pub fn status(&self) -> anyhow::Result<Status> {
-        let output = self.ask(&["status", "--json"])?;
-        if !output.status.success() {
-            bail!("status: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = succeeded(self.ask(&["status", "--json"])?).context("status")?;
         serde_json::from_str(&text).with_context(|| format!("not a status document: {text}"))
     }
 
@@ -213,4 +209,19 @@ impl Drop for Sluice {
             eprintln!("log of the daemon:\n{}", self.log());
         }
     }
+}
+
+/// What a verb printed that must not fail.
+///
+/// # Errors
+/// It has failed; the message holds what it printed.
+pub fn succeeded(output: Output) -> anyhow::Result<String> {
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "{}: {printed}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(printed)
 }

@@ -1,0 +1,52 @@
+//! A single flow to an echo server that a test holds in its hand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::namespace::Namespace;
+use crate::record::{self, BANNER, RECORD};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// An open flow.
+#[derive(Debug)]
+pub struct Visit {
+    /// Who greeted.
+    pub id: String,
+    /// Our own address and port.
+    pub client: SocketAddr,
+    stream: TcpStream,
+}
+
+impl Visit {
+    /// Connects from within the namespace and waits for the banner.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn open(namespace: &Namespace, target: SocketAddr) -> anyhow::Result<Self> {
+        let mut stream = namespace
+            .run(|| TcpStream::connect_timeout(&target, DEADLINE))?
+            .with_context(|| format!("connecting to {target}"))?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_nodelay(true)?;
+        let mut banner = [0; BANNER];
+        stream.read_exact(&mut banner).with_context(|| format!("waiting for the banner of {target}"))?;
+        Ok(Self { id: record::id(&banner), client: stream.local_addr()?, stream })
+    }
+
+    /// Exchanges one record.
+    ///
+    /// # Errors
+    /// What comes back is not what was sent.
+    pub fn speak(&mut self) -> anyhow::Result<()> {
+        let record = record::record(self.client.port().into(), 0);
+        self.stream.write_all(&record)?;
+        let mut answer = [0; RECORD];
+        self.stream.read_exact(&mut answer)?;
+        ensure!(answer == record, "a record has come back changed");
+        Ok(())
+    }
+}
