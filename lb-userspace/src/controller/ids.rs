@@ -276,3 +276,89 @@ impl TableNumbers {
         self.held.retain(|_, number| wanted.contains(number) || applied.tables.contains_key(number));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_common::Backend;
+
+    const WEB: &str = "web";
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 80))
+    }
+
+    fn applied(ids: &[(u8, BackendId)]) -> KernelState {
+        let entry = |(last, id): &(u8, BackendId)| {
+            let backend = Backend { address: address(*last).ip().into(), id: *id, ..Backend::default() };
+            (id.index(), Backend { port: lb_common::Port::new(80), ..backend })
+        };
+        KernelState { backends: ids.iter().map(entry).collect(), ..KernelState::default() }
+    }
+
+    fn claim(
+        ids: &mut BackendIds,
+        last: u8,
+        applied: &KernelState,
+        named: &[BackendId],
+    ) -> Option<BackendId> {
+        let named = named.iter().copied().collect();
+        ids.claim(address(last), WEB, applied, &named).unwrap().map(|claim| claim.id)
+    }
+
+    #[test]
+    fn a_retired_id_comes_back_as_the_next_generation_once_that_is_confirmed() {
+        let mut ids = BackendIds::default();
+        let empty = KernelState::default();
+        let id = claim(&mut ids, 1, &empty, &[]).unwrap();
+        assert_eq!(id, BackendId::new(1, 0), "index 0 stays unused");
+        assert_eq!(claim(&mut ids, 1, &empty, &[]), Some(id));
+        ids.retire(&BTreeMap::new());
+        assert_eq!(ids.get(&address(1)), None);
+        assert_eq!(claim(&mut ids, 1, &applied(&[(1, id)]), &[]), None, "the maps still have it");
+        assert_eq!(claim(&mut ids, 1, &empty, &[]), Some(BackendId::new(1, 1)));
+    }
+
+    #[test]
+    fn generations_that_something_names_are_skipped() {
+        let mut ids = BackendIds::default();
+        let empty = KernelState::default();
+        let named = [BackendId::new(1, 0), BackendId::new(1, 1)];
+        assert_eq!(claim(&mut ids, 1, &empty, &named), Some(BackendId::new(1, 2)));
+    }
+
+    #[test]
+    fn a_freed_index_is_used_again_under_another_generation() {
+        let mut ids = BackendIds::default();
+        let empty = KernelState::default();
+        let id = claim(&mut ids, 1, &empty, &[]).unwrap();
+        ids.retire(&BTreeMap::new());
+        ids.release(&BTreeSet::new(), &applied(&[(1, id)]));
+        assert_eq!(claim(&mut ids, 2, &applied(&[(1, id)]), &[]), Some(BackendId::new(2, 0)));
+        ids.release(&[address(2)].into(), &empty);
+        assert_eq!(claim(&mut ids, 3, &empty, &[]), Some(BackendId::new(1, 1)));
+    }
+
+    #[test]
+    fn adopted_ids_stay_and_gaps_are_filled() {
+        let id = BackendId::new(3, 7);
+        let state = applied(&[(1, id)]);
+        let mut ids = BackendIds::adopt(&state, &BTreeMap::new());
+        assert_eq!(ids.get(&address(1)), Some(id));
+        assert_eq!(claim(&mut ids, 1, &state, &[]), Some(id));
+        let others: Vec<_> = (2..5).map(|last| claim(&mut ids, last, &state, &[]).unwrap().index()).collect();
+        assert_eq!(others, [1, 2, 4]);
+    }
+
+    #[test]
+    fn too_many_backends_are_told() {
+        let mut ids = BackendIds::default();
+        let empty = KernelState::default();
+        for number in 1..limits::BACKENDS {
+            let address = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 80));
+            ids.claim(address, WEB, &empty, &BTreeSet::new()).unwrap();
+        }
+        let error = ids.claim(address(1), WEB, &empty, &BTreeSet::new()).unwrap_err();
+        assert!(error.to_string().contains("another backend"), "{error}");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER};
-use lb_common::{Backend, BackendId, Endpoint, NextHop, Port, Service, Slot, SocketKey, ticks};
+use lb_common::{Backend, BackendId, Endpoint, NextHop, Port, Service, Slot, SocketKey, limits, ticks};
 
 use super::apply::Confirmed;
 use super::assignment::Assignments;
@@ -87,7 +87,11 @@ impl Identities {
         let applied = &confirmed.applied;
         let mut desired = Desired::default();
         desired.state.local = facts.local.iter().map(|ip| (*ip).into()).collect();
-        desired.state.routes = facts.routes.clone();
+        // A part of the routes would be worse than none: replies would fall to a shorter prefix. Without any,
+        // the kernel's FIB is asked.
+        if facts.routes.len() <= limits::ROUTES as usize {
+            desired.state.routes = facts.routes.clone();
+        }
 
         let tables = tables(config, fold, served);
         self.name_backends(&tables, confirmed, sweep, &mut desired);

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::problem::Problem;
 use crate::model::status::{Explanation, Status};
 
-/// Why a request was refused. Nothing was changed.
+/// Why a request was refused. Nothing was changed, unless a plane is to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// Names the pool and those that exist.
@@ -26,7 +26,7 @@ pub enum RequestError {
     /// The new config is bad; the old one stays in force.
     #[error("the config has {} problem(s); the old one stays in force", .0.len())]
     ConfigInvalid(Vec<Problem>),
-    /// A data plane could not do it.
+    /// A data plane could not do it, or a part of it. It stays desired and is tried again.
     #[error(transparent)]
     Plane(#[from] crate::data_plane::PlaneError),
     /// The controller has stopped.

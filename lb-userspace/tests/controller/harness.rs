@@ -13,8 +13,8 @@ use lb_userspace::controller::{About, Controller, Inputs, Outputs, Progress, Sta
 use lb_userspace::data_plane::kernel::KernelState;
 use lb_userspace::data_plane::recorder::{KernelRecorder, ProxyRecorder};
 use lb_userspace::health::{Observation, Target};
-use lb_userspace::model::Plane;
 use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, PoolStatus};
+use lb_userspace::model::{Phase, Plane};
 use lb_userspace::network::Facts;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -131,7 +131,7 @@ impl World {
             about: About {
                 version: "0.0.0".into(),
                 started_at: SystemTime::UNIX_EPOCH,
-                phase: watch::channel("ready").1,
+                phase: watch::channel(Phase::Ready).1,
             },
             outputs: Outputs { targets, neighbours, wanted, vips, progress },
         })?;

@@ -88,7 +88,7 @@ impl Watcher {
             assert!(self.state.tables.contains_key(&endpoint.service.table), "{action:?}: no such table");
         }
         for service in self.state.services.values().filter(|service| service.flags == 0) {
-            let slots = self.state.tables.get(&service.table).expect("a service has its table");
+            let slots = self.state.tables.get(&service.table).unwrap();
             for id in slots.iter().map(|slot| slot.current()).filter(|id| id.is_some()) {
                 let answers = self.state.endpoints.values().any(|endpoint| endpoint.backend == id);
                 assert!(answers, "{action:?}: replies of {id:?} are not translated");
