@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up should stop")]
 
 pub mod backend;
+pub mod bed;
 pub mod bpffs;
 pub mod cases;
 pub mod client;
