@@ -171,10 +171,12 @@ impl<T: Tables> Tracked<'_, T> {
             return id;
         }
         // Once more: another CPU may have promoted the flow between the two look-ups.
-        if let Some((entry, flow)) = live_flow(self.tables, self.key, self.now) {
-            return self.follow(&entry, &flow, segment);
-        }
-        let id = default(self.tables, self.slot);
+        let id = match live_flow(self.tables, self.key, self.now) {
+            Some((entry, flow)) => self.follow(&entry, &flow, segment),
+            None => default(self.tables, self.slot),
+        };
+        // A closing entry does not speak for its flow: where the tuple was opened again while the slot was
+        // stable, the entry ends before the flow, which then belongs to `fallback`.
         if id == self.slot.fallback() && id != self.slot.current() {
             self.tables.stamp_old(self.service.table, self.index, self.now);
         }

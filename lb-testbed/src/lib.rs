@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod object;
 pub mod process;
 pub mod record;
+pub mod schedule;
 pub mod segment;
 pub mod topology;
 pub mod world;

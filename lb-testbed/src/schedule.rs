@@ -1,0 +1,369 @@
+//! The data path and the controller's slots together, without a kernel: one service, one small table, four
+//! hosts that may serve it, and a clock that tests move.
+//!
+//! Every packet goes through [`lb_ebpf::process`], every step of the controller through its slot machine and
+//! its planner. What a kernel adds is done by hand: a packet can be stopped half-way ([`Flight`]), a swap and
+//! the end of its grace period are two calls, and the sweep says when it is about to delete.
+
+mod client;
+mod flight;
+pub mod internet;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use lb_common::address::TCP;
+use lb_common::hash::{self, Tuple};
+use lb_common::service::VIP_MARKER;
+use lb_common::{
+    Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey,
+};
+use lb_ebpf::host::{Frame, Model};
+use lb_ebpf::{Verdict, process};
+use lb_userspace::controller::plan::{may_apply, plan};
+use lb_userspace::controller::slots::TableState;
+use lb_userspace::data_plane::kernel::{KernelAction, KernelState, Sweep};
+
+use crate::segment::Tcp;
+use crate::world::{BACKEND_SIDE, CLIENT_SIDE, CLOSING, ESTABLISHED, GATEWAY, HALF_OPEN, SEED, mac};
+
+pub use client::Client;
+pub use flight::{Flight, Op, interleave};
+pub use sweep::Moment;
+
+/// The table's number.
+const TABLE: u32 = 1;
+/// Soon after the start, the clock wraps.
+const START: u32 = 0_u32.wrapping_sub(1000 * lb_common::ticks::SECOND);
+
+/// A machine that may serve. Its number is the index of its backend id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "they are all alike")]
+pub enum Host {
+    A = 1,
+    B,
+    C,
+    D,
+}
+
+impl Host {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::D];
+
+    /// Where it listens.
+    pub fn endpoint(self) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, self as u8], 8080))
+    }
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A client's packet, translated for this host.
+    To(Host),
+    /// A host's packet, translated for the client.
+    Replied,
+    /// Left as it was.
+    Passed,
+    /// Dropped.
+    Dropped(Counter),
+}
+
+/// The address that clients connect to.
+pub fn vip() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 80))
+}
+
+fn service(slots: u32) -> Service {
+    Service {
+        id: ServiceId::new(1, 1),
+        table: TABLE,
+        slots,
+        flags: 0,
+        established: ESTABLISHED,
+        closing: CLOSING,
+        half_open: HALF_OPEN,
+    }
+}
+
+fn hop(number: u32, ifindex: u32) -> NextHop {
+    NextHop {
+        destination: zerocopy::transmute!(mac(number)),
+        source: zerocopy::transmute!(mac(0xff00 + ifindex)),
+        ifindex,
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Bed {
+    /// The maps.
+    pub model: Model,
+    service: Service,
+    applied: KernelState,
+    table: TableState,
+    /// The last id of each host.
+    ids: BTreeMap<Host, BackendId>,
+    /// Hosts that have been cut.
+    dead: BTreeSet<Host>,
+    /// In the maps, but not confirmed: packets may still run on the slots before.
+    swapped: Option<Vec<Slot>>,
+}
+
+impl Bed {
+    /// A table of `slots` stable slots, all of [`Host::A`].
+    pub fn new(slots: u32) -> Self {
+        let service = service(slots);
+        let mut model = Model { seed: SEED, ..Model::default() };
+        model.now.set(START);
+        model.routes.push((std::net::Ipv4Addr::UNSPECIFIED.into(), 96, hop(GATEWAY, CLIENT_SIDE)));
+        let ids = Host::ALL.map(|host| (host, BackendId::new(host as u32, 1))).into();
+        let mut bed = Self {
+            model,
+            service,
+            applied: KernelState::default(),
+            table: TableState::default(),
+            ids,
+            dead: BTreeSet::new(),
+            swapped: None,
+        };
+        bed.write(vec![Slot::stable(bed.id(Host::A)); slots as usize]);
+        bed.end_grace();
+        bed
+    }
+
+    /// One slot, and flow tables that hold this many entries.
+    pub fn small(half_open: usize, flows: usize) -> Self {
+        let mut bed = Self::new(1);
+        bed.model.half_open.capacity = half_open;
+        bed.model.flows.capacity = flows;
+        bed
+    }
+
+    /// Sends a packet through the data path.
+    pub fn send(&self, packet: &Tcp) -> Outcome {
+        let mut frame = Frame::new(&packet.frame());
+        let verdict = process(&mut frame, &self.model);
+        outcome(packet, &frame, verdict)
+    }
+
+    /// Now, in ticks.
+    pub fn now(&self) -> u32 {
+        self.model.now.get()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, ticks: u32) {
+        self.model.now.set(self.now().wrapping_add(ticks));
+    }
+
+    /// The slots as the data path sees them.
+    pub fn slots(&self) -> &[Slot] {
+        self.model.tables.get(&TABLE).expect("the table is never dropped")
+    }
+
+    /// The slots as the controller has confirmed them.
+    pub fn confirmed(&self) -> &[Slot] {
+        self.table.slots()
+    }
+
+    /// The slot of a client's flow.
+    pub fn slot_of(&self, client: SocketAddr) -> usize {
+        let tuple = Tuple {
+            source: client.ip().into(),
+            destination: vip().ip().into(),
+            source_port: Port::new(client.port()),
+            destination_port: Port::new(vip().port()),
+            protocol: TCP,
+        };
+        hash::slot(tuple.hash(SEED), self.service.slots) as usize
+    }
+
+    /// The key of a client's flow.
+    pub fn key(&self, client: SocketAddr) -> FlowKey {
+        FlowKey {
+            client: client.ip().into(),
+            service: self.service.id,
+            port: Port::new(client.port()),
+            padding: 0,
+        }
+    }
+
+    /// The backend id of a host; none of one that has been cut.
+    pub fn id(&self, host: Host) -> BackendId {
+        if self.dead.contains(&host) { BackendId::NONE } else { self.ids[&host] }
+    }
+
+    fn lives(&self, id: BackendId) -> bool {
+        Host::ALL.into_iter().any(|host| self.id(host) == id)
+    }
+
+    /// Every slot goes to this host.
+    pub fn change(&mut self, to: Host) {
+        self.begin_change(&vec![Some(to); self.slots().len()]);
+        self.end_grace();
+    }
+
+    /// The swap of a change of all slots.
+    pub fn begin_change(&mut self, to: &[Option<Host>]) {
+        let wanted: Vec<_> =
+            to.iter().map(|host| host.map_or(BackendId::NONE, |host| self.id(host))).collect();
+        if let Some(slots) = self.table.assign(&wanted, |id| self.lives(id)) {
+            self.write(slots);
+        }
+    }
+
+    /// The second step of a failure, or the end of a drain: the host's old flows end. In the planner's order,
+    /// the swap comes first and the backend is retired after its grace period.
+    pub fn cut(&mut self, host: Host, to: &[Option<Host>]) {
+        self.dead.insert(host);
+        self.begin_change(to);
+        self.end_grace();
+        self.write(self.slots().to_vec());
+        self.end_grace();
+    }
+
+    /// A host that was cut is there again: the next generation of its id.
+    pub fn come_back(&mut self, host: Host) {
+        assert!(self.dead.remove(&host), "{host:?} was not cut");
+        self.ids.insert(host, self.ids[&host].next_generation());
+        self.write(self.slots().to_vec());
+        self.end_grace();
+    }
+
+    /// The swap that marks silent slots. [`Self::settle`] follows its grace period.
+    pub fn begin_settling(&mut self) {
+        if let Some(slots) = self.table.mark_settling(&self.old_seen(), self.now(), ESTABLISHED) {
+            self.write(slots);
+        }
+    }
+
+    /// Settles the slots that are marked, or takes the mark away.
+    pub fn settle(&mut self) {
+        if let Some(slots) = self.table.settle(&self.old_seen(), self.now(), ESTABLISHED) {
+            self.write(slots);
+            self.end_grace();
+        }
+    }
+
+    /// No packet runs on the slots before the last swap any more.
+    pub fn end_grace(&mut self) {
+        if let Some(slots) = self.swapped.take() {
+            self.table.commit(slots, self.now());
+        }
+    }
+
+    /// Untracks the slots that are settled and free of old entries.
+    pub fn untrack(&mut self, sweep: &Sweep) {
+        if let Some(slots) = self.table.untrack(TABLE, sweep) {
+            self.write(slots);
+            self.end_grace();
+        }
+    }
+
+    /// All that the controller does from time to time.
+    pub fn keep_house(&mut self) {
+        self.begin_settling();
+        self.end_grace();
+        self.settle();
+        let sweep = self.sweep();
+        self.untrack(&sweep);
+    }
+
+    /// A new daemon finds the maps of a dead one.
+    pub fn adopt(&mut self) {
+        self.swapped = None;
+        self.table = TableState::adopt(self.slots().to_vec(), self.now());
+    }
+
+    /// Adds an address of the balancer itself.
+    pub fn add_local(&mut self, address: SocketAddr) {
+        self.model.local.insert(address.ip().into());
+    }
+
+    fn old_seen(&self) -> Vec<u32> {
+        let seen = self.model.old_seen.borrow();
+        (0..self.service.slots).map(|index| seen.get(&(TABLE, index)).copied().unwrap_or(0)).collect()
+    }
+
+    /// Brings the maps to these slots and to the hosts that live.
+    fn write(&mut self, slots: Vec<Slot>) {
+        let mut desired = KernelState::default();
+        let vip = SocketKey::new(vip(), TCP);
+        desired.services.insert(vip, self.service);
+        let marker = Service { flags: VIP_MARKER, ..Service::default() };
+        desired.services.insert(SocketKey::vip(vip.address), marker);
+        for (host, id) in self.ids.iter().filter(|(host, _)| !self.dead.contains(host)) {
+            let endpoint = host.endpoint();
+            let backend = Backend {
+                address: endpoint.ip().into(),
+                port: Port::new(endpoint.port()),
+                padding: 0,
+                id: *id,
+                hop: hop(id.index(), BACKEND_SIDE),
+            };
+            desired.backends.insert(id.index(), backend);
+            let value = Endpoint { vip, backend: *id, service: self.service };
+            desired.endpoints.insert(SocketKey::new(endpoint, TCP), value);
+        }
+        desired.tables.insert(TABLE, slots.clone());
+        for action in plan(&self.applied, &desired) {
+            assert!(may_apply(&self.applied, &action), "the plan is in order: {action:?}");
+            self.apply(&action);
+            self.applied.record(&action);
+        }
+        self.swapped = Some(slots);
+    }
+
+    fn apply(&mut self, action: &KernelAction) {
+        let model = &mut self.model;
+        match action.clone() {
+            KernelAction::PutBackend { index, backend } => {
+                model.backends.insert(index, backend);
+            }
+            KernelAction::SwapTable { table, slots } => {
+                model.tables.insert(table, slots);
+            }
+            KernelAction::PutService { key, service } => {
+                model.services.insert(key, service);
+            }
+            KernelAction::PutEndpoint { key, endpoint } => {
+                model.endpoints.insert(key, endpoint);
+            }
+            KernelAction::RemoveEndpoint { key } => {
+                model.endpoints.remove(&key);
+            }
+            other => unreachable!("{other:?} has no part in a change"),
+        }
+    }
+}
+
+/// Reads the verdict and proves that the frame that leaves is the one it should be, byte for byte.
+fn outcome(packet: &Tcp, frame: &Frame, verdict: Verdict) -> Outcome {
+    let mut out = packet.clone();
+    out.ttl -= 1;
+    match verdict.counter {
+        Counter::Forwarded => {
+            let host = Host::ALL
+                .into_iter()
+                .find(|host| frame.bytes().get(30..34) == Some(&[10, 0, 0, *host as u8]))
+                .expect("a forwarded frame goes to a host");
+            out.destination = host.endpoint();
+            let bytes = out.frame_between(mac(0xff00 + BACKEND_SIDE), mac(host as u32));
+            assert_eq!(frame.bytes(), bytes, "translated for {host:?}");
+            Outcome::To(host)
+        }
+        Counter::Replied => {
+            out.source = vip();
+            let bytes = out.frame_between(mac(0xff00 + CLIENT_SIDE), mac(GATEWAY));
+            assert_eq!(frame.bytes(), bytes, "translated for the client");
+            Outcome::Replied
+        }
+        Counter::Passed => {
+            assert_eq!(frame.bytes(), packet.frame(), "a passed frame is untouched");
+            Outcome::Passed
+        }
+        reason => Outcome::Dropped(reason),
+    }
+}
