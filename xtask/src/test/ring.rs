@@ -75,7 +75,7 @@ impl Ring {
         let Some(prefix) = self.prefix() else {
             // lb-testbed's own unit tests need no rights; its folder tests/ is the other rings.
             let documentation = cargo(&["--workspace", "--doc"], &[])?;
-            let testbed = cargo(&["--package", TESTBED, "--lib"], &[])?;
+            let testbed = cargo(&["--package", TESTBED, "--lib", "--bins"], &[])?;
             let rest = cargo(&["--lib", "--bins", "--tests"], &[])?;
             return Ok(documentation.then(testbed).then(rest));
         };
