@@ -73,7 +73,7 @@ impl Ring {
         let Some(prefix) = self.prefix() else {
             // lb-testbed's own unit tests need no rights; its folder tests/ is the other rings.
             cargo(&["--workspace", "--doc"], &[])?;
-            cargo(&["--package", TESTBED, "--lib"], &[])?;
+            cargo(&["--package", TESTBED, "--lib", "--bins"], &[])?;
             cargo(&["--lib", "--bins", "--tests"], &[])?;
             return Ok(outcome);
         };
