@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod ci;
+mod demo;
 mod process;
 mod rights;
 mod setup;
@@ -25,6 +26,8 @@ enum Verb {
     Setup,
     /// Build the eBPF object, check it, and print what each program costs
     BuildEbpf,
+    /// Show the main job: backends killed and restored under real traffic, in network namespaces
+    Demo(demo::Options),
     /// Run every test ring that this host can run
     Test(test::Options),
     /// Exactly what CI runs
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup => setup::run(),
         Verb::BuildEbpf => build_ebpf::run(),
+        Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Ci => ci::run(),
     };
