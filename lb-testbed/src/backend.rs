@@ -130,6 +130,17 @@ impl Drop for Server {
     }
 }
 
+/// A server in the calling thread's namespace, for a process of its own: until that is killed.
+///
+/// # Errors
+/// The address cannot be bound, or no connection can be accepted any more.
+pub fn serve(kind: Kind, id: String, address: SocketAddr) -> anyhow::Result<()> {
+    let listener = listen(address).with_context(|| format!("server {id} on {address}"))?;
+    let (_open, listeners) = watch::channel(Some(Arc::new(listener)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(accept(kind, id, listeners))
+}
+
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;

@@ -7,6 +7,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +121,7 @@ pub struct Topology {
     /// In order.
     pub backends: Vec<Host>,
     /// Their programs live as long as these.
-    _pass: Vec<FdLink>,
+    pass: Vec<FdLink>,
 }
 
 impl Topology {
@@ -148,7 +149,20 @@ impl Topology {
         }
         let pass =
             if options.pass { attach_pass(std::iter::once(&client).chain(&backends))? } else { Vec::new() };
-        Ok(Self { client, lb, backends, _pass: pass })
+        Ok(Self { client, lb, backends, pass })
+    }
+
+    /// Leaves all of it as it is, also after the end of this process. Its programs are pinned in `directory`,
+    /// which is in a bpffs.
+    ///
+    /// # Errors
+    /// A program cannot be pinned; then all of it is gone.
+    pub fn leave(mut self, directory: &Path) -> anyhow::Result<()> {
+        for (number, link) in self.pass.drain(..).enumerate() {
+            link.pin(directory.join(format!("pass{number}"))).context("pinning the passing program")?;
+        }
+        std::mem::forget(self);
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod ci;
 mod daemon;
+mod demo;
 mod process;
 mod rights;
 mod setup;
@@ -27,6 +28,8 @@ enum Verb {
     Setup,
     /// Build the eBPF object, check it, and print what each program costs
     BuildEbpf,
+    /// Show the main job: backends killed and restored under real traffic, in network namespaces
+    Demo(demo::Options),
     /// Run every test ring that this host can run
     Test(test::Options),
     /// Measure the data path in the kernel, or the planes beside other balancers end to end
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup => setup::run(),
         Verb::BuildEbpf => build_ebpf::run(),
+        Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(bench) => bench::run(&bench),
         Verb::Ci => ci::run(),
