@@ -1,12 +1,15 @@
 //! How a verb fails, as an exit code and in words.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use crate::admin::AdminError;
 use crate::admin::client::ClientError;
 use crate::admin::problem::Kind;
 use crate::config::problem::Problem;
+use crate::kernel::{KernelError, Unavailable};
+use crate::network::NetworkError;
 
 use super::output::plain;
 
@@ -71,6 +74,27 @@ impl From<ClientError> for Failure {
                 Self::NoRights(anyhow::Error::msg(document.detail))
             }
             ClientError::Denied(_) => Self::NoRights(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        match &error {
+            KernelError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::NoRights(error.into())
+            }
+            KernelError::Unavailable(Unavailable::NoCapability { .. }) => Self::NoRights(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::NoRights(error.into()),
             _ => Self::Failed(error.into()),
         }
     }
