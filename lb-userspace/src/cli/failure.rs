@@ -38,7 +38,17 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) | Self::NoRights(error) => write!(f, "sluice: {error:#}"),
+            Self::Failed(error) | Self::NoRights(error) => {
+                let mut text = format!("sluice: {error}");
+                for cause in error.chain().skip(1).map(ToString::to_string) {
+                    // Many errors say what their source says.
+                    if !text.contains(&cause) {
+                        text.push_str(": ");
+                        text.push_str(&cause);
+                    }
+                }
+                f.write_str(&plain(&text))
+            }
             Self::ConfigInvalid(problems) => {
                 for problem in problems {
                     writeln!(f, "{}", plain(&problem.to_string()))?;
