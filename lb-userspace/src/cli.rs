@@ -17,11 +17,13 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::kernel::object;
+
 pub use failure::Failure;
 
 /// A layer-4 load balancer: eBPF where the kernel can, a splice proxy where it cannot.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "sluice", version, long_version = long_version(), arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Socket of the daemon
     #[arg(long, global = true, value_name = "PATH", env = "SLUICE_ADMIN__SOCKET", default_value = SOCKET)]
@@ -155,6 +157,14 @@ pub struct Target {
     pub pool: String,
     /// Its address and port
     pub address: SocketAddr,
+}
+
+/// For `--version`: what this binary can do depends on how it was built.
+fn long_version() -> &'static str {
+    match object::object() {
+        Some(_) => concat!(env!("CARGO_PKG_VERSION"), "\nplanes: xdp, xdp-generic, tc, proxy"),
+        None => concat!(env!("CARGO_PKG_VERSION"), "\nplanes: proxy (built without the eBPF object)"),
+    }
 }
 
 impl Cli {

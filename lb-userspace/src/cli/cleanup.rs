@@ -1,11 +1,10 @@
 //! `sluice cleanup`: the host as it was before the first daemon.
 
 use std::fmt::Write;
-use std::io;
 use std::path::Path;
 
 use crate::config::{self, Config};
-use crate::kernel::{self, KernelError, Report};
+use crate::kernel::{self, Report};
 use crate::network::{NetworkError, addresses, neighbours};
 
 use super::output::print;
@@ -45,24 +44,4 @@ pub(super) fn words(report: &Report) -> String {
         let _ = writeln!(text, "{} is not ours: left alone", path.display());
     }
     text
-}
-
-impl From<KernelError> for Failure {
-    fn from(error: KernelError) -> Self {
-        match &error {
-            KernelError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Self::NoRights(error.into())
-            }
-            _ => Self::Failed(error.into()),
-        }
-    }
-}
-
-impl From<NetworkError> for Failure {
-    fn from(error: NetworkError) -> Self {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::NoRights(error.into()),
-            _ => Self::Failed(error.into()),
-        }
-    }
 }

@@ -1,12 +1,15 @@
 //! How a verb fails, as an exit code and in words.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use crate::admin::AdminError;
 use crate::admin::client::ClientError;
 use crate::admin::problem::Kind;
 use crate::config::problem::Problem;
+use crate::kernel::{KernelError, Unavailable};
+use crate::network::NetworkError;
 
 use super::output::plain;
 
@@ -35,7 +38,17 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) | Self::NoRights(error) => write!(f, "sluice: {error:#}"),
+            Self::Failed(error) | Self::NoRights(error) => {
+                let mut text = format!("sluice: {error}");
+                for cause in error.chain().skip(1).map(ToString::to_string) {
+                    // Many errors say what their source says.
+                    if !text.contains(&cause) {
+                        text.push_str(": ");
+                        text.push_str(&cause);
+                    }
+                }
+                f.write_str(&plain(&text))
+            }
             Self::ConfigInvalid(problems) => {
                 for problem in problems {
                     writeln!(f, "{}", plain(&problem.to_string()))?;
@@ -71,6 +84,27 @@ impl From<ClientError> for Failure {
                 Self::NoRights(anyhow::Error::msg(document.detail))
             }
             ClientError::Denied(_) => Self::NoRights(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        match &error {
+            KernelError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::NoRights(error.into())
+            }
+            KernelError::Unavailable(Unavailable::NoCapability { .. }) => Self::NoRights(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::NoRights(error.into()),
             _ => Self::Failed(error.into()),
         }
     }

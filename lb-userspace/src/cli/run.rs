@@ -5,6 +5,7 @@ mod interfaces;
 mod kernel;
 mod refresh;
 mod stop;
+mod tasks;
 mod vips;
 
 use std::path::Path;
@@ -58,7 +59,7 @@ async fn live(file: &Path, config: Config, log: Log, detach: bool) -> Result<(),
     let mut daemon = Daemon::build(file, config, log).await?;
     let end = match settle(&mut daemon, &mut signals).await {
         None => {
-            daemon.enter(Phase::Ready);
+            daemon.phase.send_replace(Phase::Ready);
             notify::ready();
             tracing::info!("ready");
             serve(&mut daemon, &mut signals).await

@@ -13,6 +13,7 @@ mod start;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// The one owner of desired and applied state.
 pub struct Controller<P> {
     config: Config,
+    in_force: watch::Sender<Config>,
     pools: Pools,
     /// Of the moment `folded_at`.
     fold: Fold,
@@ -53,6 +55,11 @@ struct Retry {
 }
 
 impl<P: ProxyPlane + 'static> Controller<P> {
+    /// The config in force: the first one, then each that a reload has accepted.
+    pub fn in_force(&self) -> watch::Receiver<Config> {
+        self.in_force.subscribe()
+    }
+
     /// Runs until `stop` is cancelled; hands the proxy plane back, so that its connections can be drained.
     /// The kernel planes stay as they are and go on forwarding.
     pub async fn run(mut self, stop: CancellationToken) -> Option<P> {

@@ -16,8 +16,6 @@ use crate::supervisor::Outcome;
 
 /// What decides which interfaces have a program.
 pub(super) struct Inputs {
-    /// The last good one.
-    pub(super) config: watch::Receiver<Config>,
     /// Backends, those of the API included.
     pub(super) backends: watch::Receiver<BTreeSet<IpAddr>>,
     pub(super) facts: watch::Receiver<Facts>,
@@ -47,11 +45,12 @@ impl Attacher {
     /// A plane that the config forces cannot be had.
     pub(super) fn start(
         programs: Programs,
+        config: &Config,
         inputs: Inputs,
         planes: watch::Sender<Vec<InterfacePlane>>,
     ) -> Result<Self, KernelError> {
         let mut attacher = Self { programs, inputs, attached: BTreeMap::new(), planes };
-        attacher.attach(true)?;
+        attacher.attach(config, true)?;
         let kept = attacher.attached.keys().copied().collect();
         for interface in attacher.programs.detach_except(&kept)? {
             tracing::info!(interface, "detached: no service needs it there");
@@ -59,22 +58,26 @@ impl Attacher {
         Ok(attacher)
     }
 
-    /// Follows what changes, and hands the programs back at the end: everything stays attached.
-    pub(super) async fn run(&mut self, stop: CancellationToken) -> Outcome {
+    /// Follows what changes until told to stop; then everything stays attached.
+    pub(super) async fn run(
+        &mut self,
+        mut config: watch::Receiver<Config>,
+        stop: CancellationToken,
+    ) -> Outcome {
         loop {
             let changed = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                changed = self.inputs.config.changed() => changed,
+                changed = config.changed() => changed,
                 changed = self.inputs.backends.changed() => changed,
                 changed = self.inputs.facts.changed() => changed,
             };
             if changed.is_err() {
-                // The task that has ended is the one to name.
                 stop.cancelled().await;
                 return Ok(());
             }
-            block_in_place(|| self.attach(false))?;
+            let config = config.borrow_and_update().clone();
+            block_in_place(|| self.attach(&config, false))?;
         }
     }
 
@@ -85,11 +88,10 @@ impl Attacher {
 
     /// One look. An interface that `auto` has chosen once keeps its program while it exists: routes come and
     /// go with a cable, and attaching resets some drivers.
-    fn attach(&mut self, strict: bool) -> Result<(), KernelError> {
-        let config = self.inputs.config.borrow_and_update().clone();
+    fn attach(&mut self, config: &Config, strict: bool) -> Result<(), KernelError> {
         let backends = self.inputs.backends.borrow_and_update().clone();
         let facts = self.inputs.facts.borrow_and_update().clone();
-        let (chosen, missing) = choose(&config, &backends, &facts, &self.inputs.network);
+        let (chosen, missing) = choose(config, &backends, &facts, &self.inputs.network);
 
         let is_auto = matches!(config.kernel.interfaces, Interfaces::Auto);
         let wanted: BTreeSet<u32> = chosen.iter().map(|chosen| chosen.link.index).collect();

@@ -1,4 +1,4 @@
-//! Reloads that no client of the API asked for: SIGHUP, and the file when it is watched.
+//! Reloads that no client of the API asked for (SIGHUP, and the file when it is watched), and what follows any.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::controller::request::{Handle, RequestError};
 use crate::supervisor::watch::FileWatch;
 use crate::supervisor::{Outcome, notify};
+use crate::telemetry::Log;
 
 /// Reloads whenever `asked` is notified.
 pub(super) async fn on_demand(asked: Arc<Notify>, controller: Handle, stop: CancellationToken) -> Outcome {
@@ -43,5 +44,21 @@ pub(super) async fn on_change(
             asked.notify_one();
         }
     }
+    Ok(())
+}
+
+/// Has the log show what the config in force asks for.
+pub(super) async fn follow_filter(
+    log: Log,
+    mut config: watch::Receiver<Config>,
+    stop: CancellationToken,
+) -> Outcome {
+    while let Some(Ok(())) = stop.run_until_cancelled(config.changed()).await {
+        let filter = config.borrow_and_update().daemon.log.clone();
+        if let Err(error) = log.set_filter(&filter) {
+            tracing::error!("the log stays as it is: {error}");
+        }
+    }
+    stop.cancelled().await;
     Ok(())
 }

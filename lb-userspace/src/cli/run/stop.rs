@@ -32,8 +32,8 @@ pub(super) async fn stop(
         End::Graceful => proxied_vips(&daemon.controller).await,
         End::Fast | End::Failed(_) => BTreeSet::new(),
     };
-    daemon.enter(Phase::Draining);
-    let (supervisor, parts, phase) = daemon.into_parts();
+    let Daemon { supervisor, phase, parts, .. } = daemon;
+    phase.send_replace(Phase::Draining);
     let Parts { config, network, serving, proxy, attacher } = parts;
     for late in supervisor.stop(PATIENCE).await {
         tracing::error!("{late}");

@@ -92,7 +92,6 @@ pub(super) async fn keep(
             () = sleep(PAUSE), if failed => Ok(()),
         };
         if changed.is_err() {
-            // The task that has ended is the one to name.
             stop.cancelled().await;
             return Ok(());
         }

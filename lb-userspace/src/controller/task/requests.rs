@@ -56,6 +56,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         for change in &changes {
             tracing::info!("reload: {change}");
         }
+        self.in_force.send_replace(new.clone());
         self.config = new;
         self.pools = pools;
         self.try_reconcile().await?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::chores::Chores;
@@ -81,6 +82,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             outputs: inputs.outputs,
         };
         let mut controller = Self {
+            in_force: watch::Sender::new(inputs.config.clone()),
             config: inputs.config,
             fold: pools.fold(now),
             folded_at: now,

@@ -1,0 +1,73 @@
+//! The tasks between the parts. Each runs until it is told to stop; one whose channel is closed waits for that
+//! too, since the task at the other end has ended early and is the one to name.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::controller::task::Controller;
+use crate::health::{Checker, Observation, Target};
+use crate::network::Network;
+use crate::supervisor::Outcome;
+
+use super::interfaces::Attacher;
+use super::vips::Hosted;
+
+/// Runs the controller, then hands the proxy plane over.
+pub(super) async fn control(
+    controller: Controller<Hosted>,
+    ended: oneshot::Sender<Hosted>,
+    stop: CancellationToken,
+) -> Outcome {
+    if let Some(proxy) = controller.run(stop).await {
+        // Where nobody waits for it, dropping it resets its connections.
+        let _ = ended.send(proxy);
+    }
+    Ok(())
+}
+
+/// Follows what decides about interfaces, then hands the programs over.
+pub(super) async fn attach(
+    mut attacher: Attacher,
+    config: watch::Receiver<Config>,
+    ended: oneshot::Sender<Attacher>,
+    stop: CancellationToken,
+) -> Outcome {
+    let outcome = attacher.run(config, stop).await;
+    // Where nobody waits for them, everything stays attached.
+    let _ = ended.send(attacher);
+    outcome
+}
+
+/// Checks the backends that the controller wants checked.
+pub(super) async fn check(
+    mut targets: watch::Receiver<Vec<Target>>,
+    observations: mpsc::Sender<Observation>,
+    stop: CancellationToken,
+) -> Outcome {
+    let mut checker = Checker::start(observations);
+    loop {
+        checker.set_targets(targets.borrow_and_update().clone());
+        let Some(Ok(())) = stop.run_until_cancelled(targets.changed()).await else { break };
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// Has neighbours resolved that replies wait for.
+pub(super) async fn resolve(
+    mut wanted: mpsc::Receiver<Vec<(IpAddr, u32)>>,
+    network: Arc<Network>,
+    stop: CancellationToken,
+) -> Outcome {
+    while let Some(Some(wanted)) = stop.run_until_cancelled(wanted.recv()).await {
+        if let Err(error) = network.resolve(wanted).await {
+            tracing::warn!("a neighbour that replies wait for cannot be resolved: {error}");
+        }
+    }
+    stop.cancelled().await;
+    Ok(())
+}
