@@ -30,12 +30,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     removed.chain(others).collect()
 }
 
-/// Settings that a running daemon keeps for life: where its state lies, and what pinned maps were made with.
+/// Settings that a running daemon keeps for life: where its state lies, how it logs and is reached, and what
+/// pinned maps were made with.
 /// A reload that changes one of them is refused.
 pub fn frozen(old: &Config, new: &Config) -> Vec<Problem> {
     const KEYS: [(&str, &[&str]); 3] = [
-        ("daemon", &["bpf_dir", "state_dir"]),
-        ("admin", &["listen", "socket"]),
+        ("daemon", &["bpf_dir", "log_format", "state_dir"]),
+        ("admin", &["listen", "socket", "token_file"]),
         ("kernel", &["flows", "hash_seed"]),
     ];
     let mut problems = Vec::new();
