@@ -6,6 +6,7 @@
 //! time-out in a tracked slot (half-closed, or opened on a closing entry while the tables refused: the
 //! closing time-out); its handshake took longer than the half-open time; its host was cut. A forger guesses
 //! numbers and never comes within 64 KiB.
+#![expect(clippy::panic, reason = "a violation ends the test with the seed and what led to it")]
 
 #[path = "random_schedules/network.rs"]
 mod network;
