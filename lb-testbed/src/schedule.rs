@@ -70,6 +70,13 @@ pub enum Outcome {
     Dropped(Counter),
 }
 
+impl Outcome {
+    /// The host that it was translated for.
+    pub fn host(self) -> Option<Host> {
+        if let Self::To(host) = self { Some(host) } else { None }
+    }
+}
+
 /// The address that clients connect to.
 pub fn vip() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 80))

@@ -55,10 +55,15 @@ impl Machine {
         Some(self.packet(client, PSH | ACK, held.sends, held.expects).payload(DATA))
     }
 
-    /// The client has got as many octets more of it.
-    pub fn was_heard(&mut self, client: SocketAddr, octets: u32) {
-        if let Some(held) = self.held.get_mut(&client) {
-            held.sends = held.sends.wrapping_add(octets);
+    /// The next octet that it expects on the connection that began with `isn`.
+    pub fn expects(&self, client: SocketAddr, isn: u32) -> Option<u32> {
+        self.held.get(&client).filter(|held| held.client_isn == isn).map(|held| held.expects)
+    }
+
+    /// What the client expects next on the connection that began with `isn`.
+    pub fn was_heard(&mut self, client: SocketAddr, isn: u32, expects: u32) {
+        if let Some(held) = self.held.get_mut(&client).filter(|held| held.client_isn == isn) {
+            held.sends = expects;
         }
     }
 
