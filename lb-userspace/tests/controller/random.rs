@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::harness::{A, B, C, WEB, World, address};
 
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 50;
 const STEPS: usize = 30;
 
 /// Sees every action before the maps do.
@@ -166,6 +166,7 @@ async fn run(seed: u64) {
             check_applied(&world, &watcher).await;
         }
     }
+    world.stop().await;
 }
 
 /// With everything applied: new flows go to the backends of positive weight, and who was cut is gone.
