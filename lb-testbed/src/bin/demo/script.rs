@@ -73,7 +73,8 @@ fn full_load(stage: &Stage, interrupt: &Interrupt) -> Result<FullLoad> {
     let events = load.stop()?;
     let wrk_requests_per_s = wrk::run(&stage.topology.client.namespace, SERVICE, FULL)?;
     let span = tally::span(&events, &during, None);
-    Ok(FullLoad { span, distribution: tally::shares(&events, &stage.names()), wrk_requests_per_s })
+    let distribution = tally::shares(&events, &during, &stage.names());
+    Ok(FullLoad { span, distribution, wrk_requests_per_s })
 }
 
 /// Events under a steady load.

@@ -55,10 +55,11 @@ pub fn span(events: &[Event], during: &Range<Duration>, excuse: Option<Excuse>) 
     }
 }
 
-/// Who answered how much of all that was answered.
-pub fn shares(events: &[Event], backends: &[String]) -> Vec<Share> {
+/// Who answered how much of all that was answered during this time.
+pub fn shares(events: &[Event], during: &Range<Duration>, backends: &[String]) -> Vec<Share> {
     let answered = |by: Option<usize>| {
-        let answers = events.iter().filter(|event| event.end == End::Answered);
+        let within = events.iter().filter(|event| during.contains(&event.ended));
+        let answers = within.filter(|event| event.end == End::Answered);
         answers.filter(|event| by.is_none() || event.backend == by).count() as u64
     };
     let all = answered(None).max(1) as f64;
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(last_lost(&events, &during), Some(at(160)));
         assert_eq!(first_answer(&events, 2, at(50)), Some(at(1200)));
         assert_eq!(first_answer(&events, 0, at(95)), None);
-        let shares = shares(&events, &["a".into(), "b".into(), "c".into()]);
+        let shares = shares(&events, &during, &["a".into(), "b".into(), "c".into()]);
         assert_eq!(shares.iter().map(|share| share.requests).collect::<Vec<_>>(), [2, 0, 1]);
     }
 }

@@ -7,6 +7,11 @@ use crate::figures::{Chosen, DaemonKill, Document, FullLoad, Kill, Outcome, Rest
 use crate::load::{CLIENTS, REQUESTS_PER_CONNECTION};
 use crate::stage::SERVICE;
 
+/// Columns of the labels.
+const LABEL: usize = 20;
+/// Columns beside them.
+const WIDTH: usize = 88;
+
 /// What will be seen.
 pub fn opening() -> String {
     format!(
@@ -19,13 +24,9 @@ Lost is a request that got no answer, or a wrong one; stalled is one that waited
 
 /// The plane and why it is this one.
 pub fn chosen(choice: Choice, chosen: &Chosen) -> String {
-    let mut text = format!("\n== {choice}\n{}", line("service", &chosen.reason));
-    for (interfaces, plane, reason) in chosen.groups() {
-        let plane = plane.map_or_else(|| "nothing".to_owned(), |plane| plane.to_string());
-        text.push_str(&format!(
-            "\n{}",
-            line("interfaces", format!("{}: {plane}, {reason}", interfaces.join(", ")))
-        ));
+    let mut text = format!("\n== {choice}\n{}", line("chosen", format!("{choice} ({})", chosen.reason)));
+    for (interfaces, reason) in chosen.by_plane() {
+        text.push_str(&format!("\n{}", line("because", format!("{}: {reason}", interfaces.join(", ")))));
     }
     text
 }
@@ -63,7 +64,7 @@ pub fn kill(kill: &Kill) -> String {
     [
         line(&format!("{} killed", kill.backend), of_requests(&kill.span)),
         line("", format!("out of the tables {} after the kill, {last}", seconds(kill.detected_ms))),
-        line("", format!("{} requests or connections of the other backends lost", kill.span.unexplained)),
+        line("", format!("{} requests and connections of the other backends lost", kill.span.unexplained)),
     ]
     .join("\n")
 }
@@ -149,9 +150,20 @@ fn seconds(milliseconds: f64) -> String {
     format!("{:.2} s", milliseconds / 1000.0)
 }
 
-/// A label and what belongs to it, so that all begin in the same column.
+/// A label and what belongs to it, wrapped, so that all begins in the same column.
 fn line(label: &str, text: impl Display) -> String {
-    format!("  {label:<20} {text}")
+    let mut lines = vec![String::new()];
+    for word in text.to_string().split(' ') {
+        match lines.last_mut() {
+            Some(last) if last.is_empty() => last.push_str(word),
+            Some(last) if last.chars().count() + word.chars().count() < WIDTH => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    format!("  {label:<LABEL$} {}", lines.join(&format!("\n{:LABEL$}   ", "")))
 }
 
 /// With a comma between groups of three digits.
@@ -169,7 +181,15 @@ fn thousands(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::*;
+
+    #[test]
+    fn long_text_stays_in_its_column() {
+        let wrapped = line("label", "word ".repeat(40).trim());
+        assert_eq!(wrapped.split_whitespace().count(), 41);
+        assert!(wrapped.lines().all(|line| line.len() <= 2 + LABEL + 1 + WIDTH), "{wrapped}");
+        assert!(wrapped.lines().skip(1).all(|line| line.find("word") == Some(2 + LABEL + 1)), "{wrapped}");
+    }
 
     #[test]
     fn groups_of_three() {
