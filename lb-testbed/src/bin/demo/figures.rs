@@ -101,6 +101,8 @@ pub struct Span {
     pub p99_ms: f64,
     /// The same: the slowest.
     pub slowest_ms: f64,
+    /// The longest time in which this machine, busy with something else, did not run the clients.
+    pub paused_ms: f64,
 }
 
 /// What one backend answered.

@@ -38,12 +38,13 @@ pub fn full_load(load: &FullLoad) -> String {
     let mut text = line(
         "full load",
         format!(
-            "{} requests in {:.1} s, {}/s{}; {}; median {:.1} ms, p99 {:.1} ms",
+            "{} requests in {:.1} s, {}/s{}; {} lost, {}; median {:.1} ms, p99 {:.1} ms",
             thousands(span.requests),
             span.seconds,
             thousands(span.requests_per_s.round() as u64),
             wrk.unwrap_or_default(),
-            cost(span),
+            thousands(span.lost),
+            stalled(span),
             span.median_ms,
             span.p99_ms
         ),
@@ -134,16 +135,14 @@ pub fn closing(document: &Document) -> String {
 }
 
 fn of_requests(span: &Span) -> String {
-    format!(
-        "{} of {} requests lost, {} stalled",
-        thousands(span.lost),
-        thousands(span.requests),
-        span.stalled
-    )
+    let lost = thousands(span.lost);
+    format!("{lost} of {} requests lost, {}", thousands(span.requests), stalled(span))
 }
 
-fn cost(span: &Span) -> String {
-    format!("{} lost, {} stalled", span.lost, span.stalled)
+fn stalled(span: &Span) -> String {
+    let paused = (span.stalled > 0 && span.paused_ms > 0.0)
+        .then(|| format!(" (this machine did not run the clients for up to {})", seconds(span.paused_ms)));
+    format!("{} stalled{}", thousands(span.stalled), paused.unwrap_or_default())
 }
 
 fn seconds(milliseconds: f64) -> String {
