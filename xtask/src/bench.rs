@@ -1,12 +1,11 @@
 //! `cargo xtask bench`: builds what is to be measured, and measures it.
 
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 
-use crate::{build_ebpf, process, rights, setup};
+use crate::{build_ebpf, daemon, process, rights, setup};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -25,13 +24,10 @@ pub(crate) struct Passed {
     arguments: Vec<String>,
 }
 
-/// The daemon as it is shipped.
-const BUILD_SLUICE: &[&str] = &["build", "--release", "--package", "lb-userspace", "--bin", "sluice"];
-
 /// The verb.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     rights::bpf().map_err(|reason| anyhow!(reason))?;
-    let report = progress_to_stderr()?;
+    let report = process::progress_to_stderr()?;
     let toolbox = setup::ready()?;
     build_ebpf::build(&toolbox)?;
     let (binary, passed) = match bench {
@@ -41,19 +37,11 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         }
         Bench::E2e(passed) => {
             rights::namespaces().map_err(|reason| anyhow!(reason))?;
-            process::run(process::cargo(&process::own_cargo()).args(BUILD_SLUICE))?;
+            daemon::build()?;
             ("bench_e2e", passed)
         }
     };
     let mut command = process::cargo(&process::own_cargo());
     command.args(["run", "--release", "--package", "lb-testbed", "--bin", binary, "--"]);
     process::run(command.args(&passed.arguments).stdout(Stdio::from(report)))
-}
-
-/// From here on, standard output goes where standard error goes: what is built on the way is no part of the
-/// report, which somebody may parse. Returns where the report goes.
-fn progress_to_stderr() -> Result<OwnedFd> {
-    let report = rustix::io::dup(rustix::stdio::stdout()).context("duplicating standard output")?;
-    rustix::stdio::dup2_stdout(rustix::stdio::stderr()).context("redirecting standard output")?;
-    Ok(report)
 }

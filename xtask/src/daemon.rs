@@ -6,6 +6,9 @@ use anyhow::Result;
 
 use crate::{process, workspace};
 
+/// Tells what plays with the daemon where it is.
+pub(crate) const VARIABLE: &str = "SLUICE_BIN";
+
 /// Builds `sluice` with optimisation, because the figures of the proxy mean nothing without, and gives its
 /// path. The eBPF object is embedded as it stands: build it first.
 pub(crate) fn build() -> Result<PathBuf> {

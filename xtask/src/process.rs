@@ -1,6 +1,7 @@
 //! Running other programs: each is shown before it runs, and named when it fails.
 
 use std::env;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -46,6 +47,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{}` failed ({status})", shown(command));
     }
     Ok(())
+}
+
+/// From here on, standard output goes where standard error goes: what is built on the way is no part of the
+/// report, which somebody may parse. Returns where the report goes.
+pub(crate) fn progress_to_stderr() -> Result<OwnedFd> {
+    let report = rustix::io::dup(rustix::stdio::stdout()).context("duplicating standard output")?;
+    rustix::stdio::dup2_stdout(rustix::stdio::stderr()).context("redirecting standard output")?;
+    Ok(report)
 }
 
 /// Runs the command silently; what it wrote to its standard output, where it succeeded.

@@ -13,9 +13,6 @@ use crate::{daemon, process, rights, setup, workspace};
 /// million entries and its deadlines for itself, and a failure is one test's own.
 const PRIVILEGED_THREADS: &str = "--test-threads=1";
 
-/// Tells the tests where the daemon is.
-const SLUICE_VARIABLE: &str = "SLUICE_BIN";
-
 /// The crate of the privileged tests.
 const TESTBED: &str = "lb-testbed";
 
@@ -67,7 +64,7 @@ impl Ring {
         let mut cargo = |arguments: &[&str], threads: &[&str]| {
             let mut command = process::cargo(&process::own_cargo());
             command.args(["test", "--no-fail-fast"]).args(arguments).arg("--").args(threads).args(filter);
-            command.envs(daemon.iter().map(|path| (SLUICE_VARIABLE, path)));
+            command.envs(daemon.iter().map(|path| (daemon::VARIABLE, path)));
             cargo_test::run(command, &mut outcome)
         };
         let Some(prefix) = self.prefix() else {

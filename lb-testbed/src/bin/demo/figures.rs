@@ -101,6 +101,8 @@ pub struct Span {
     pub p99_ms: f64,
     /// The same: the slowest.
     pub slowest_ms: f64,
+    /// The longest time in which this machine, busy with something else, did not run the clients.
+    pub paused_ms: f64,
 }
 
 /// What one backend answered.
@@ -200,20 +202,37 @@ impl Chosen {
         }
     }
 
-    /// Interfaces that have the same plane for the same reason, together.
-    pub fn groups(&self) -> Vec<(Vec<&str>, Option<Plane>, &str)> {
-        let mut groups: Vec<(Vec<&str>, Option<Plane>, &str)> = Vec::new();
+    /// Interfaces that have the same plane, together, with the reason of the first: those of others differ in
+    /// the route that brought them in.
+    pub fn by_plane(&self) -> Vec<(Vec<&str>, &str)> {
+        let mut groups: Vec<(Option<Plane>, Vec<&str>, &str)> = Vec::new();
         for on in &self.interfaces {
-            match groups.iter_mut().find(|(_, plane, reason)| *plane == on.plane && *reason == on.reason) {
-                Some((interfaces, ..)) => interfaces.push(&on.interface),
-                None => groups.push((vec![&on.interface], on.plane, &on.reason)),
+            match groups.iter_mut().find(|(plane, ..)| *plane == on.plane) {
+                Some((_, interfaces, _)) => interfaces.push(&on.interface),
+                None => groups.push((on.plane, vec![&on.interface], &on.reason)),
             }
         }
-        groups
+        groups.into_iter().map(|(_, interfaces, reason)| (interfaces, reason)).collect()
     }
 }
 
 /// As all figures are given.
 pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_shown_or_something_failed_is_not_ok() {
+        let skipped = || Outcome::Skipped { reason: "no rights".into() };
+        let failed = || Outcome::Failed { reason: "no daemon".into() };
+        let ok = |outcomes: Vec<Outcome>| {
+            let shown = outcomes.into_iter().map(|outcome| Shown { plane: Choice::Tc, outcome });
+            Document::new(shown.collect()).ok
+        };
+        assert!(!ok(vec![]) && !ok(vec![skipped()]) && !ok(vec![skipped(), failed()]));
+    }
 }

@@ -10,7 +10,7 @@ use lb_testbed::client::http;
 use lb_testbed::namespace::Namespace;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 
 /// How many there are, each with one connection.
 pub const CLIENTS: u32 = 64;
@@ -18,6 +18,10 @@ pub const CLIENTS: u32 = 64;
 pub const REQUESTS_PER_CONNECTION: u32 = 20;
 /// A request without an answer by then is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the clock, whether the clients run.
+const HEARTBEAT: Duration = Duration::from_millis(10);
+/// No pause is shorter.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How fast clients ask.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +60,28 @@ pub struct Event {
     pub end: End,
 }
 
+/// A time in which this machine did not run the clients, though they had something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Its end, since the load began.
+    pub ended: Duration,
+    /// Its length.
+    pub took: Duration,
+}
+
+/// All that was written down, in the order of the ends.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Of requests and connections.
+    pub events: Vec<Event>,
+    /// Of the machine.
+    pub pauses: Vec<Pause>,
+}
+
 /// Clients at work. Dropping it stops them.
 pub struct Load {
     start: Instant,
-    events: Arc<Mutex<Vec<Event>>>,
+    record: Arc<Mutex<Record>>,
     stop: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -68,26 +90,29 @@ impl Load {
     /// Starts the clients in a namespace. `backends` are the names that backends answer with.
     pub fn start(namespace: &Arc<Namespace>, target: SocketAddr, backends: Vec<String>, pace: Pace) -> Self {
         let start = Instant::now();
-        let events = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::new(Mutex::new(Record::default()));
         let (stop, stopped) = watch::channel(());
         let thread = std::thread::spawn({
-            let (namespace, events) = (Arc::clone(namespace), Arc::clone(&events));
+            let (namespace, record) = (Arc::clone(namespace), Arc::clone(&record));
             move || {
                 namespace.enter()?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async {
-                    let plan = Arc::new(Plan { target, backends, start, events });
+                    let plan = Arc::new(Plan { target, backends, start, record });
                     let mut clients = JoinSet::new();
                     for number in 0..CLIENTS {
                         let ticks = ticks(pace, start, number);
                         clients.spawn(Client::new(Arc::clone(&plan)).live(ticks, stopped.clone()));
                     }
-                    clients.join_all().await;
+                    tokio::select! {
+                        _ = clients.join_all() => {}
+                        () = watch_pauses(&plan) => {}
+                    }
                 });
                 Ok(())
             }
         });
-        Self { start, events, stop: Some(stop), thread: Some(thread) }
+        Self { start, record, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The clock of the events.
@@ -96,19 +121,19 @@ impl Load {
     }
 
     /// Looks at what has happened so far.
-    pub fn look<T>(&self, look: impl FnOnce(&[Event]) -> T) -> T {
-        look(&lock(&self.events))
+    pub fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
+        look(&lock(&self.record))
     }
 
     /// Waits for the requests that are under way and says what became of all.
     ///
     /// # Errors
     /// The clients' thread has died.
-    pub fn stop(mut self) -> Result<Vec<Event>> {
+    pub fn stop(mut self) -> Result<Record> {
         drop(self.stop.take());
         let thread = self.thread.take().ok_or_else(|| anyhow!("it was stopped before"))?;
         thread.join().map_err(|_| anyhow!("the clients' thread has panicked"))??;
-        Ok(std::mem::take(&mut *lock(&self.events)))
+        Ok(std::mem::take(&mut *lock(&self.record)))
     }
 }
 
@@ -121,8 +146,20 @@ impl Drop for Load {
     }
 }
 
-fn lock(events: &Mutex<Vec<Event>>) -> MutexGuard<'_, Vec<Event>> {
-    events.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A timer that is late tells of a machine that had other work than to run the clients.
+async fn watch_pauses(plan: &Plan) {
+    loop {
+        let due = Instant::now() + HEARTBEAT;
+        sleep_until(due).await;
+        let late = due.elapsed();
+        if late > PAUSE {
+            lock(&plan.record).pauses.push(Pause { ended: plan.start.elapsed(), took: late });
+        }
+    }
 }
 
 /// Clients that keep a pace begin one after another, not all at once.
@@ -138,7 +175,7 @@ struct Plan {
     target: SocketAddr,
     backends: Vec<String>,
     start: Instant,
-    events: Arc<Mutex<Vec<Event>>>,
+    record: Arc<Mutex<Record>>,
 }
 
 struct Open {
@@ -214,8 +251,8 @@ impl Client {
     }
 
     fn note(&self, began: Instant, backend: Option<usize>, end: End) {
-        let Plan { start, events, .. } = &*self.plan;
-        lock(events).push(Event {
+        let Plan { start, record, .. } = &*self.plan;
+        lock(record).events.push(Event {
             began: began.duration_since(*start),
             ended: start.elapsed(),
             backend,

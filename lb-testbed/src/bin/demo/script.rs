@@ -70,10 +70,11 @@ fn full_load(stage: &Stage, interrupt: &Interrupt) -> Result<FullLoad> {
     let load = load(stage, Pace::Full);
     interrupt.wait(FULL)?;
     let during = Duration::ZERO..load.now();
-    let events = load.stop()?;
+    let record = load.stop()?;
     let wrk_requests_per_s = wrk::run(&stage.topology.client.namespace, SERVICE, FULL)?;
-    let span = tally::span(&events, &during, None);
-    Ok(FullLoad { span, distribution: tally::shares(&events, &stage.names()), wrk_requests_per_s })
+    let span = tally::span(&record, &during, None);
+    let distribution = tally::shares(&record.events, &during, &stage.names());
+    Ok(FullLoad { span, distribution, wrk_requests_per_s })
 }
 
 /// Events under a steady load.
@@ -94,7 +95,7 @@ impl Run<'_> {
         // Its old flows are moved after the grace: that must not cost anything either.
         self.interrupt.wait(DOWN_GRACE + SETTLE)?;
         let excuse = Excuse { backend: VICTIM, until: detected };
-        let last = self.load.look(|events| tally::last_lost(events, &(start..Duration::MAX)));
+        let last = self.load.look(|record| tally::last_lost(&record.events, &(start..Duration::MAX)));
         Ok(Kill {
             backend,
             span: self.since(start, Some(excuse)),
@@ -110,7 +111,7 @@ impl Run<'_> {
         let listens = self.load.now();
         let backend = victim.id.clone();
         let again = eventually(&format!("{backend} gets traffic again"), RESTORED, || {
-            Ok(self.load.look(|events| tally::first_answer(events, VICTIM, start)))
+            Ok(self.load.look(|record| tally::first_answer(&record.events, VICTIM, start)))
         })?;
         self.interrupt.wait(SETTLE)?;
         let traffic_again_ms = milliseconds(again.saturating_sub(listens));
@@ -133,6 +134,6 @@ impl Run<'_> {
     /// What has ended since then.
     fn since(&self, start: Duration, excuse: Option<Excuse>) -> Span {
         let during = start..self.load.now();
-        self.load.look(|events| tally::span(events, &during, excuse))
+        self.load.look(|record| tally::span(record, &during, excuse))
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::figures::{Share, Span, milliseconds};
-use crate::load::{End, Event};
+use crate::load::{End, Event, Record};
 
 /// A request that takes longer has stalled: the kernel sends a lost SYN again after a second.
 const STALL: Duration = Duration::from_secs(1);
@@ -29,8 +29,9 @@ impl Excuse {
 }
 
 /// What ended during this time.
-pub fn span(events: &[Event], during: &Range<Duration>, excuse: Option<Excuse>) -> Span {
-    let within = || events.iter().filter(|event| during.contains(&event.ended));
+pub fn span(record: &Record, during: &Range<Duration>, excuse: Option<Excuse>) -> Span {
+    let within = || record.events.iter().filter(|event| during.contains(&event.ended));
+    let pauses = record.pauses.iter().filter(|pause| during.contains(&pause.ended));
     let count = |kind: fn(&Event) -> bool| within().filter(|event| kind(event)).count() as u64;
     let unexplained = within()
         .filter(|event| event.end != End::Answered)
@@ -52,13 +53,15 @@ pub fn span(events: &[Event], during: &Range<Duration>, excuse: Option<Excuse>) 
         median_ms: quantile(&times, 0.5),
         p99_ms: quantile(&times, 0.99),
         slowest_ms: quantile(&times, 1.0),
+        paused_ms: pauses.map(|pause| milliseconds(pause.took)).fold(0.0, f64::max),
     }
 }
 
-/// Who answered how much of all that was answered.
-pub fn shares(events: &[Event], backends: &[String]) -> Vec<Share> {
+/// Who answered how much of all that was answered during this time.
+pub fn shares(events: &[Event], during: &Range<Duration>, backends: &[String]) -> Vec<Share> {
     let answered = |by: Option<usize>| {
-        let answers = events.iter().filter(|event| event.end == End::Answered);
+        let within = events.iter().filter(|event| during.contains(&event.ended));
+        let answers = within.filter(|event| event.end == End::Answered);
         answers.filter(|event| by.is_none() || event.backend == by).count() as u64
     };
     let all = answered(None).max(1) as f64;
@@ -98,6 +101,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Pause;
 
     const fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -107,11 +111,15 @@ mod tests {
         Event { began: at(began), ended: at(ended), backend, end }
     }
 
+    fn record(events: impl Into<Vec<Event>>) -> Record {
+        Record { events: events.into(), pauses: vec![Pause { ended: at(2000), took: at(300) }] }
+    }
+
     /// Backend 1 is killed at 100 ms and out of the tables at 900 ms.
     const DEATH: Option<Excuse> = Some(Excuse { backend: 1, until: at(900) });
 
     fn unexplained(event: Event) -> u64 {
-        span(&[event], &(at(100)..at(10_000)), DEATH).unexplained
+        span(&record([event]), &(at(100)..at(10_000)), DEATH).unexplained
     }
 
     #[test]
@@ -129,7 +137,7 @@ mod tests {
         assert_eq!(unexplained(event(901, 902, None, End::Broken)), 1);
         assert_eq!(unexplained(event(150, 5150, None, End::TimedOut)), 1);
         assert_eq!(unexplained(event(150, 160, None, End::WrongAnswer)), 1);
-        let cut = [event(150, 151, Some(1), End::Cut)];
+        let cut = record([event(150, 151, Some(1), End::Cut)]);
         assert_eq!(span(&cut, &(at(100)..at(1000)), None).unexplained, 1);
     }
 
@@ -143,13 +151,14 @@ mod tests {
             event(200, 200, Some(1), End::Cut),
         ];
         let during = at(100)..at(2100);
-        let span = span(&events, &during, None);
+        let span = span(&record(events.clone()), &during, None);
         assert_eq!((span.requests, span.lost, span.stalled, span.cut), (3, 1, 1, 1));
         assert_eq!((span.requests_per_s, span.median_ms, span.slowest_ms), (1.5, 20.0, 1100.0));
+        assert_eq!(span.paused_ms, 300.0);
         assert_eq!(last_lost(&events, &during), Some(at(160)));
         assert_eq!(first_answer(&events, 2, at(50)), Some(at(1200)));
         assert_eq!(first_answer(&events, 0, at(95)), None);
-        let shares = shares(&events, &["a".into(), "b".into(), "c".into()]);
+        let shares = shares(&events, &during, &["a".into(), "b".into(), "c".into()]);
         assert_eq!(shares.iter().map(|share| share.requests).collect::<Vec<_>>(), [2, 0, 1]);
     }
 }

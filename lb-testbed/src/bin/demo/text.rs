@@ -7,6 +7,11 @@ use crate::figures::{Chosen, DaemonKill, Document, FullLoad, Kill, Outcome, Rest
 use crate::load::{CLIENTS, REQUESTS_PER_CONNECTION};
 use crate::stage::SERVICE;
 
+/// Columns of the labels.
+const LABEL: usize = 20;
+/// Columns beside them.
+const WIDTH: usize = 88;
+
 /// What will be seen.
 pub fn opening() -> String {
     format!(
@@ -19,13 +24,9 @@ Lost is a request that got no answer, or a wrong one; stalled is one that waited
 
 /// The plane and why it is this one.
 pub fn chosen(choice: Choice, chosen: &Chosen) -> String {
-    let mut text = format!("\n== {choice}\n{}", line("service", &chosen.reason));
-    for (interfaces, plane, reason) in chosen.groups() {
-        let plane = plane.map_or_else(|| "nothing".to_owned(), |plane| plane.to_string());
-        text.push_str(&format!(
-            "\n{}",
-            line("interfaces", format!("{}: {plane}, {reason}", interfaces.join(", ")))
-        ));
+    let mut text = format!("\n== {choice}\n{}", line("chosen", format!("{choice} ({})", chosen.reason)));
+    for (interfaces, reason) in chosen.by_plane() {
+        text.push_str(&format!("\n{}", line("because", format!("{}: {reason}", interfaces.join(", ")))));
     }
     text
 }
@@ -37,12 +38,13 @@ pub fn full_load(load: &FullLoad) -> String {
     let mut text = line(
         "full load",
         format!(
-            "{} requests in {:.1} s, {}/s{}; {}; median {:.1} ms, p99 {:.1} ms",
+            "{} requests in {:.1} s, {}/s{}; {} lost, {}; median {:.1} ms, p99 {:.1} ms",
             thousands(span.requests),
             span.seconds,
             thousands(span.requests_per_s.round() as u64),
             wrk.unwrap_or_default(),
-            cost(span),
+            thousands(span.lost),
+            stalled(span),
             span.median_ms,
             span.p99_ms
         ),
@@ -63,7 +65,7 @@ pub fn kill(kill: &Kill) -> String {
     [
         line(&format!("{} killed", kill.backend), of_requests(&kill.span)),
         line("", format!("out of the tables {} after the kill, {last}", seconds(kill.detected_ms))),
-        line("", format!("{} requests or connections of the other backends lost", kill.span.unexplained)),
+        line("", format!("{} requests and connections of the other backends lost", kill.span.unexplained)),
     ]
     .join("\n")
 }
@@ -133,25 +135,34 @@ pub fn closing(document: &Document) -> String {
 }
 
 fn of_requests(span: &Span) -> String {
-    format!(
-        "{} of {} requests lost, {} stalled",
-        thousands(span.lost),
-        thousands(span.requests),
-        span.stalled
-    )
+    let lost = thousands(span.lost);
+    format!("{lost} of {} requests lost, {}", thousands(span.requests), stalled(span))
 }
 
-fn cost(span: &Span) -> String {
-    format!("{} lost, {} stalled", span.lost, span.stalled)
+fn stalled(span: &Span) -> String {
+    let paused = (span.stalled > 0 && span.paused_ms > 0.0)
+        .then(|| format!(" (this machine did not run the clients for up to {})", seconds(span.paused_ms)));
+    format!("{} stalled{}", thousands(span.stalled), paused.unwrap_or_default())
 }
 
 fn seconds(milliseconds: f64) -> String {
     format!("{:.2} s", milliseconds / 1000.0)
 }
 
-/// A label and what belongs to it, so that all begin in the same column.
+/// A label and what belongs to it, wrapped, so that all begins in the same column.
 fn line(label: &str, text: impl Display) -> String {
-    format!("  {label:<20} {text}")
+    let mut lines = vec![String::new()];
+    for word in text.to_string().split(' ') {
+        match lines.last_mut() {
+            Some(last) if last.is_empty() => last.push_str(word),
+            Some(last) if last.chars().count() + word.chars().count() < WIDTH => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    format!("  {label:<LABEL$} {}", lines.join(&format!("\n{:LABEL$}   ", "")))
 }
 
 /// With a comma between groups of three digits.
@@ -169,7 +180,15 @@ fn thousands(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::*;
+
+    #[test]
+    fn long_text_stays_in_its_column() {
+        let wrapped = line("label", "word ".repeat(40).trim());
+        assert_eq!(wrapped.split_whitespace().count(), 41);
+        assert!(wrapped.lines().all(|line| line.len() <= 2 + LABEL + 1 + WIDTH), "{wrapped}");
+        assert!(wrapped.lines().skip(1).all(|line| line.find("word") == Some(2 + LABEL + 1)), "{wrapped}");
+    }
 
     #[test]
     fn groups_of_three() {
