@@ -42,6 +42,9 @@ struct Arguments {
     /// Only these contenders, and the direct paths that they are compared with
     #[arg(long, value_delimiter = ',')]
     only: Vec<Contender>,
+    /// Only these loads
+    #[arg(long, value_delimiter = ',')]
+    load: Vec<Load>,
     /// One JSON document instead of tables
     #[arg(long)]
     json: bool,
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
     let (rounds, seconds) = if arguments.short { (3, 1) } else { (arguments.rounds, arguments.seconds) };
     let interrupted = interruption()?;
     let (contenders, skipped) = contender::runnable(&arguments.only);
+    let loads = if arguments.load.is_empty() { &Load::ALL[..] } else { &arguments.load };
     let tool = Tool::new()?;
     let mut arenas = Vec::new();
     for contender in contenders {
@@ -61,7 +65,7 @@ fn main() -> Result<()> {
     let mut samples = Vec::new();
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        for load in Load::ALL {
+        for &load in loads {
             for arena in &mut arenas {
                 ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
                 let result = arena.measure(load, &tool, Duration::from_secs(seconds))?;

@@ -147,6 +147,9 @@ impl fmt::Display for Report {
             writeln!(f, "skipped {contender}: {reason}")?;
         }
         for load in Load::ALL {
+            if self.rows.iter().all(|row| row.load != load) {
+                continue;
+            }
             writeln!(
                 f,
                 "\n{load:<20} {:>28} {:>24} {:>8} {:>8} {:>7}",
