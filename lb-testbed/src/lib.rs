@@ -17,5 +17,6 @@ pub mod process;
 pub mod record;
 pub mod schedule;
 pub mod segment;
+pub mod snapshot;
 pub mod topology;
 pub mod world;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use lb_userspace::model::status::Status;
 use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use tempfile::TempDir;
 
 use crate::bpffs::Bpffs;
@@ -27,6 +28,8 @@ pub struct Sluice {
     /// Takes the pins, and so the attached programs, along.
     bpffs: Bpffs,
     child: Option<Child>,
+    /// Capabilities that no daemon here gets.
+    denied: CapabilitySet,
 }
 
 impl Sluice {
@@ -38,9 +41,15 @@ impl Sluice {
     pub fn new(namespace: &Arc<Namespace>, config: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir()?;
         let bpffs = Bpffs::mount()?;
-        let sluice = Self { namespace: Arc::clone(namespace), directory, bpffs, child: None };
+        let namespace = Arc::clone(namespace);
+        let sluice = Self { namespace, directory, bpffs, child: None, denied: CapabilitySet::empty() };
         sluice.write_config(config)?;
         Ok(sluice)
+    }
+
+    /// Takes these capabilities from every daemon that is started from now on.
+    pub fn deny(&mut self, capabilities: CapabilitySet) {
+        self.denied = capabilities;
     }
 
     /// The binary: what `SLUICE_BIN` names, or the release build of this workspace.
@@ -115,9 +124,44 @@ impl Sluice {
         let mut command = self.command();
         command.args(["run", "-c"]).arg(self.config()).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
-        let child = self.namespace.run(|| command.spawn())?;
+        let child = self.namespace.run(|| {
+            // The thread ends with this; for root, what is not in the bounding set is gone after exec.
+            for capability in self.denied {
+                remove_capability_from_bounding_set(capability)?;
+            }
+            command.spawn()
+        })?;
         self.child = Some(child.with_context(|| format!("starting {command:?}"))?);
         Ok(())
+    }
+
+    /// Starts a daemon that has to end by itself, and returns how; its log is in [`Self::log`].
+    ///
+    /// # Errors
+    /// It does not end in time; or one runs already.
+    pub fn fail(&mut self) -> anyhow::Result<ExitStatus> {
+        self.spawn()?;
+        eventually("the daemon gives up", READY, || self.exited())
+            .with_context(|| format!("log of the daemon:\n{}", self.log()))
+    }
+
+    /// Starts a second daemon with the same pins, and with the same admin socket or another one; it has to
+    /// end by itself.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn rival(&self, socket: &Path) -> anyhow::Result<Output> {
+        let mut command = self.command();
+        command.args(["run", "-c"]).arg(self.config()).env("SLUICE_ADMIN__SOCKET", socket);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.namespace.run(|| command.spawn())??;
+        let ended = eventually("the second daemon gives up", READY, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            child.kill()?;
+        }
+        let output = child.wait_with_output()?;
+        ended.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        Ok(output)
     }
 
     /// Sends a signal to the daemon.

@@ -65,7 +65,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     pub async fn run(mut self, stop: CancellationToken) -> Option<P> {
         tokio::select! {
             () = stop.cancelled() => return self.proxy.into_plane(),
-            () = self.first_verdicts() => {}
+            () = self.first_look() => {}
         }
         self.reconcile().await;
         while !stop.is_cancelled() {

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::cli::{Failure, cleanup};
 use crate::controller::request::Handle;
 use crate::model::{Phase, Plane};
-use crate::network::{Network, addresses, neighbours};
+use crate::network::{Network, NetworkError, addresses, neighbours};
 use crate::supervisor::signals::{Intent, Signals};
 
 use super::End;
@@ -57,7 +57,8 @@ pub(super) async fn stop(
     if detach {
         remove(attacher, network).await?;
     } else {
-        leave(attacher, &network, proxied, &config.borrow().daemon.bpf_dir).await;
+        let bpf_dir = config.borrow().daemon.bpf_dir.clone();
+        leave(attacher, network, proxied, &bpf_dir).await;
     }
     drop(serving);
     tracing::info!("stopped");
@@ -91,18 +92,23 @@ async fn remove(attacher: Option<Attacher>, network: Arc<Network>) -> Result<(),
             tracing::info!("{line}");
         }
     }
-    match Arc::into_inner(network) {
-        Some(network) => network.release().await?,
-        None => neighbours::release().await?,
-    };
+    let_go(network).await?;
     addresses::release().await?;
     Ok(())
+}
+
+/// Gives up the neighbours that were kept resolved.
+async fn let_go(network: Arc<Network>) -> Result<usize, NetworkError> {
+    match Arc::into_inner(network) {
+        Some(network) => network.release().await,
+        None => neighbours::release().await,
+    }
 }
 
 /// Leaves the kernel planes forwarding, and says so.
 async fn leave(
     attacher: Option<Attacher>,
-    network: &Network,
+    network: Arc<Network>,
     proxied: BTreeSet<IpAddr>,
     bpf_dir: &std::path::Path,
 ) {
@@ -117,5 +123,7 @@ async fn leave(
             "the kernel planes stay pinned under {} and go on forwarding; `sluice cleanup` removes them",
             bpf_dir.display()
         );
+    } else if let Err(error) = let_go(network).await {
+        tracing::warn!(%error, "neighbours stay resolved, though nothing needs them any more");
     }
 }

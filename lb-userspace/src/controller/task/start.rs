@@ -21,6 +21,7 @@ use crate::controller::placement::Placement;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelState, KernelTables};
 use crate::data_plane::proxy::ProxyPlane;
+use crate::network::Facts;
 
 /// Why the controller cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum StartError {
     },
 }
 
-/// Beyond the longest check: how long a start waits for first verdicts.
+/// How long a start waits for first verdicts, beyond the longest check; and for next hops.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl<P: ProxyPlane + 'static> Controller<P> {
@@ -106,10 +107,32 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         Ok(controller)
     }
 
+    /// Waits for what the first plan needs.
+    pub(super) async fn first_look(&mut self) {
+        self.first_verdicts().await;
+        self.first_hops().await;
+    }
+
+    /// Waits until every backend that takes new flows has a next hop: its neighbour may be resolved already, but
+    /// the facts say so a moment later, and the first packets would be dropped.
+    async fn first_hops(&mut self) {
+        let fold = self.pools.fold(now());
+        let served = self
+            .config
+            .services
+            .iter()
+            .filter(|service| self.placements.get(&service.name).is_some_and(Placement::is_kernel));
+        let judged = served.filter_map(|service| fold.get(&service.pool)).flatten();
+        let taking: Vec<_> = judged.map(|judged| judged.member).filter(|member| member.weight > 0).collect();
+        let all = |facts: &Facts| taking.iter().all(|member| facts.hops.contains_key(&member.address.ip()));
+        // Not later: a backend without a next hop must not keep the others from being served.
+        let _ = timeout_at((now() + PATIENCE).into(), self.channels.facts.wait_for(all)).await;
+    }
+
     /// Waits until every backend has been checked once, or had the time for it; what is unknown then counts
     /// as it was: a backend that new flows went to is up, one that they did not is not. In pools of which
     /// nothing is known all are.
-    pub(super) async fn first_verdicts(&mut self) {
+    async fn first_verdicts(&mut self) {
         let deadline = now() + self.pools.longest_check() + PATIENCE;
         while !self.pools.unjudged().is_empty() {
             match timeout_at(deadline.into(), self.channels.observations.recv()).await {

@@ -1,0 +1,148 @@
+//! Backends come, go, drain and change their weight under load: nobody else's flows notice, and new flows follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use lb_testbed::bed::{Bed, POOL, Setup};
+use lb_testbed::client::Outcome;
+use lb_testbed::client::long::{LongFlows, Report};
+use lb_testbed::eventually::eventually;
+use lb_testbed::process::succeeded;
+use lb_testbed::topology::VIP4;
+use lb_userspace::model::Plane;
+
+const DEADLINE: Duration = Duration::from_secs(15);
+const DRAIN: Duration = Duration::from_secs(3);
+/// Of the moment at which old flows end.
+const SLACK: Duration = Duration::from_millis(1500);
+/// New flows a second.
+const RATE: u32 = 200;
+/// So many tell a share.
+const SAMPLE: u64 = 100;
+
+#[test]
+fn backends_change_under_load_on_tc() -> anyhow::Result<()> {
+    backends_change_under_load(Plane::Tc)
+}
+
+#[test]
+fn backends_change_under_load_on_xdp() -> anyhow::Result<()> {
+    backends_change_under_load(Plane::Xdp)
+}
+
+#[test]
+fn backends_change_under_load_on_the_proxy() -> anyhow::Result<()> {
+    backends_change_under_load(Plane::Proxy)
+}
+
+fn backends_change_under_load(plane: Plane) -> anyhow::Result<()> {
+    let bed = Bed::start(Setup { vips: vec![VIP4], drain_timeout: "3s", ..Setup::on(plane) })?;
+    let [first, second, third] = bed.servers.as_slice() else { anyhow::bail!("three servers") };
+    let old = old_flows(&bed)?;
+
+    bed.backend("weight", first, &["300"])?;
+    new_flows_are(&bed, [0.6, 0.2, 0.2])?;
+    bed.backend("weight", first, &["0"])?;
+    new_flows_are(&bed, [0.0, 0.5, 0.5])?;
+    // The file again, with other weights: what was set at run time goes on, so it is set back first.
+    bed.backend("weight", first, &["100"])?;
+    reload(&bed, &[100, 300, 100])?;
+    new_flows_are(&bed, [0.2, 0.6, 0.2])?;
+    reload(&bed, &[100, 100, 100])?;
+    new_flows_are(&bed, [1.0 / 3.0; 3])?;
+    old.speak()?;
+    unbroken(&old.report(), &[])?;
+
+    let drained = Instant::now();
+    bed.backend("drain", second, &[])?;
+    ensure!(bed.pool()?.backends[1].state == "draining", "{:?}", bed.pool()?);
+    new_flows_are(&bed, [0.5, 0.0, 0.5])?;
+    ends_after_the_deadline(&old, "b2", drained)?;
+    bed.backend("undrain", second, &[])?;
+    new_flows_are(&bed, [1.0 / 3.0; 3])?;
+
+    let removed = Instant::now();
+    bed.backend("remove", third, &[])?;
+    let pool = bed.pool()?;
+    ensure!(pool.backends.len() == 2 && pool.leaving[0].address == third.address(), "{pool:?}");
+    new_flows_are(&bed, [0.5, 0.5, 0.0])?;
+    ends_after_the_deadline(&old, "b3", removed)?;
+    bed.backend("add", third, &["--weight", "100"])?;
+    new_flows_are(&bed, [1.0 / 3.0; 3])?;
+
+    // At once: what it has is cut.
+    let new = old_flows(&bed)?;
+    bed.backend("remove", third, &["--now"])?;
+    eventually("its flows are cut", SLACK, || Ok((all_reset(&new.report(), "b3")).then_some(())))
+        .with_context(|| new.report().to_string())?;
+    unbroken(&new.finish()?, &["b3"])?;
+
+    let refused = bed.sluice.ask(&["backend", "drain", POOL, "192.0.2.1:1"])?;
+    ensure!(refused.status.code() == Some(1), "{refused:?}");
+    unbroken(&old.finish()?, &["b2", "b3"])
+}
+
+fn old_flows(bed: &Bed) -> anyhow::Result<LongFlows> {
+    let old = bed.long(90, Some(Duration::from_millis(200)))?;
+    ensure!(old.report().broken == 0 && old.report().backends.len() == 3, "{}", old.report());
+    Ok(old)
+}
+
+fn reload(bed: &Bed, weights: &[u16]) -> anyhow::Result<()> {
+    bed.sluice.write_config(&bed.config(weights))?;
+    succeeded(bed.sluice.ask(&["reload"])?).map(drop)
+}
+
+/// Opens some flows and compares where they went; none is lost.
+fn new_flows_are(bed: &Bed, shares: [f64; 3]) -> anyhow::Result<()> {
+    let churn = bed.churn(RATE);
+    eventually("new flows", DEADLINE, || Ok((churn.begun() >= SAMPLE).then_some(())))?;
+    let report = churn.stop()?;
+    ensure!(report.lost == 0, "{report}");
+    for (server, share) in bed.servers.iter().zip(shares) {
+        let had = *report.backends.get(server.id()).unwrap_or(&0) as f64 / report.flows as f64;
+        // Four standard deviations of a binomial.
+        let margin = 4.0 * (share * (1.0 - share) / report.flows as f64).sqrt();
+        ensure!((had - share).abs() <= margin, "{}: {had:.2} instead of {share:.2}: {report}", server.id());
+    }
+    let pool = bed.pool()?;
+    for backend in &pool.backends {
+        let server = bed.servers.iter().position(|server| server.address() == backend.address);
+        let share = shares[server.context("a stranger")?];
+        let counts = pool.backends.iter().any(|backend| backend.slots > 0);
+        ensure!(!counts || (backend.share - share).abs() < 0.01, "{backend:?} should have {share}");
+    }
+    Ok(())
+}
+
+/// The flows of `backend` live until then and end right after it.
+fn ends_after_the_deadline(flows: &LongFlows, backend: &str, since: Instant) -> anyhow::Result<()> {
+    let of_flows = flows.now_ms() - since.elapsed().as_secs_f64() * 1000.0;
+    eventually(&format!("the flows of {backend} have ended"), DRAIN + SLACK, || {
+        Ok(all_reset(&flows.report(), backend).then_some(()))
+    })
+    .with_context(|| flows.report().to_string())?;
+    let report = flows.report();
+    for end in report.ends.iter().filter(|end| end.backend == backend) {
+        let after = Duration::from_secs_f64((end.at_ms - of_flows).max(0.0) / 1000.0);
+        ensure!(
+            after >= DRAIN && after < DRAIN + SLACK,
+            "a flow of {backend} ended after {after:?}: {report}"
+        );
+    }
+    Ok(())
+}
+
+fn all_reset(report: &Report, backend: &str) -> bool {
+    report.backends.get(backend).is_some_and(|outcomes| outcomes.keys().eq([&Outcome::Reset]))
+}
+
+/// Only flows of these backends have ended before their time.
+fn unbroken(report: &Report, but: &[&str]) -> anyhow::Result<()> {
+    let broken: BTreeSet<_> = report.ends.iter().map(|end| end.backend.as_str()).collect();
+    ensure!(broken == but.iter().copied().collect(), "{report}");
+    let outcomes: BTreeMap<_, _> = report.ends.iter().map(|end| (end.outcome, ())).collect();
+    ensure!(outcomes.keys().all(|outcome| *outcome == Outcome::Reset), "{report}");
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! A backend dies, as a process or as a host: its flows end and nobody else's; one that only stumbles loses none.
+//! Health checks run every 500 ms, two failures take a backend down.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use lb_testbed::bed::{Bed, Setup};
+use lb_testbed::client::Outcome;
+use lb_testbed::client::churn::Churn;
+use lb_testbed::client::long::{LongFlows, Plan};
+use lb_testbed::eventually::eventually;
+use lb_testbed::topology::VIP4;
+use lb_userspace::model::Plane;
+
+/// New flows have moved by then.
+const DETECTION: Duration = Duration::from_millis(1500);
+const DOWN_GRACE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a backend stumbles.
+const HICCUP: Duration = Duration::from_secs(3);
+const RATE: u32 = 50;
+
+#[test]
+fn tc_moves_new_flows_and_ends_the_old_ones_of_a_dead_backend() -> anyhow::Result<()> {
+    a_process_and_a_host_die(Plane::Tc)
+}
+
+#[test]
+fn xdp_moves_new_flows_and_ends_the_old_ones_of_a_dead_backend() -> anyhow::Result<()> {
+    a_process_and_a_host_die(Plane::Xdp)
+}
+
+#[test]
+fn the_proxy_moves_new_flows_and_ends_the_old_ones_of_a_dead_backend() -> anyhow::Result<()> {
+    a_process_and_a_host_die(Plane::Proxy)
+}
+
+#[test]
+fn tc_loses_no_silent_flow_of_a_backend_that_comes_back() -> anyhow::Result<()> {
+    a_process_and_a_link_stumble(Plane::Tc)
+}
+
+#[test]
+fn xdp_loses_no_silent_flow_of_a_backend_that_comes_back() -> anyhow::Result<()> {
+    a_process_and_a_link_stumble(Plane::Xdp)
+}
+
+#[test]
+fn the_proxy_loses_no_silent_flow_of_a_backend_that_comes_back() -> anyhow::Result<()> {
+    a_process_and_a_link_stumble(Plane::Proxy)
+}
+
+fn bed(plane: Plane, down_grace: &'static str) -> anyhow::Result<Bed> {
+    Bed::start(Setup { vips: vec![VIP4], down_grace, ..Setup::on(plane) })
+}
+
+fn a_process_and_a_host_die(plane: Plane) -> anyhow::Result<()> {
+    let mut bed = bed(plane, "2s")?;
+    // Else each retransmission comes after twice the time of the last, and a flow does not speak in between.
+    bed.topology
+        .client
+        .namespace
+        .sysctl("net/ipv4/tcp_rto_max_ms", "1000")
+        .context("Linux 6.15 is needed")?;
+
+    let load = Load::start(&bed)?;
+    bed.servers[0].kill();
+    load.judge(&bed, "b1", Duration::ZERO)?;
+
+    bed.servers[0].resume()?;
+    state_is(&bed, 0, "up")?;
+    let load = Load::start(&bed)?;
+    bed.topology.backends[1].cut()?;
+    load.judge(&bed, "b2", DETECTION + DOWN_GRACE + Duration::from_secs(1))
+}
+
+/// Flows that speak, flows that are silent, and new ones.
+struct Load {
+    speaking: LongFlows,
+    silent: LongFlows,
+    churn: Churn,
+    dies: Instant,
+}
+
+impl Load {
+    fn start(bed: &Bed) -> anyhow::Result<Self> {
+        let plan = |interval| Plan { stall: DEADLINE, ..bed.long_plan(60, interval) };
+        let client = &bed.topology.client.namespace;
+        let speaking = LongFlows::open(client, plan(Some(Duration::from_millis(200))))?;
+        let silent = LongFlows::open(client, plan(None))?;
+        let churn = bed.churn(RATE);
+        eventually("new flows", DEADLINE, || Ok((churn.begun() > 5).then_some(())))?;
+        Ok(Self { speaking, silent, churn, dies: Instant::now() })
+    }
+
+    /// `ended`: how long after its death the last of the victim's speaking flows may end.
+    fn judge(self, bed: &Bed, victim: &str, ended: Duration) -> anyhow::Result<()> {
+        let Self { speaking, silent, churn, dies } = self;
+        let (of_churn, of_speaking) = (churn.now_ms(), speaking.now_ms());
+        let since = |now_ms: f64| now_ms - dies.elapsed().as_secs_f64() * 1000.0;
+        let (of_churn, of_speaking) = (since(of_churn), since(of_speaking));
+        let moved = |server| state_is(bed, server, "down");
+        let index = bed.servers.iter().position(|server| server.id() == victim).context("no such server")?;
+        moved(index)?;
+        eventually("the old flows are given up", DEADLINE, || {
+            let reason = bed.pool()?.backends[index].reason.clone();
+            Ok(reason.contains("old flows were moved").then_some(()))
+        })?;
+        let given_up = Instant::now();
+        silent.speak()?;
+        let answered = given_up.elapsed();
+
+        for (name, report) in [("speaking", speaking.finish()?), ("silent", silent.finish()?)] {
+            for (backend, outcomes) in &report.backends {
+                let expected = if backend == victim { Outcome::Reset } else { Outcome::Ok };
+                let flows: u64 = outcomes.values().sum();
+                ensure!(*outcomes == BTreeMap::from([(expected, flows)]), "{name}: {report}");
+            }
+            ensure!(report.backends.len() == 3, "{name}: {report}");
+            if name == "speaking" {
+                let last = report.ends.iter().map(|end| end.at_ms).fold(0.0, f64::max) - of_speaking;
+                println!("{victim}: its last speaking flow ended after {last:.0} ms");
+                let bound = ended.max(Duration::from_millis(500)).as_secs_f64() * 1000.0;
+                ensure!(last <= bound, "the last flow of {victim} ended after {last:.0} ms: {report}");
+            }
+        }
+        ensure!(answered <= Duration::from_secs(1), "silent flows of {victim} were reset after {answered:?}");
+
+        let report = churn.stop()?;
+        let late = report.losses.iter().filter(|loss| loss.at_ms > of_churn + millis(DETECTION)).count();
+        println!("{victim}: {report}");
+        ensure!(late == 0, "{late} flows were lost after {DETECTION:?}: {report}");
+        let early = report.losses.iter().filter(|loss| loss.at_ms < of_churn - 100.0).count();
+        ensure!(early == 0, "{early} flows were lost before: {report}");
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn a_process_and_a_link_stumble(plane: Plane) -> anyhow::Result<()> {
+    let mut bed = bed(plane, "10s")?;
+    let silent = bed.long(90, None)?;
+
+    let start = Instant::now();
+    bed.servers[0].pause();
+    bed.topology.backends[1].cut()?;
+    for server in [0, 1] {
+        state_is(&bed, server, "down")?;
+    }
+    // Meanwhile all new flows go to the third.
+    let new = bed.long(30, None)?;
+    ensure!(new.report().broken == 0 && new.report().backends.len() == 1, "{}", new.report());
+    eventually("the hiccup is long enough", DEADLINE, || Ok((start.elapsed() >= HICCUP).then_some(())))?;
+    bed.servers[0].resume()?;
+    bed.topology.backends[1].mend()?;
+    for server in [0, 1] {
+        state_is(&bed, server, "up")?;
+    }
+    let old = silent.finish()?;
+    ensure!(old.broken == 0 && old.backends.len() == 3, "{old}");
+    let new = new.finish()?;
+    ensure!(new.broken == 0, "{new}");
+    Ok(())
+}
+
+fn state_is(bed: &Bed, server: usize, state: &str) -> anyhow::Result<()> {
+    eventually(&format!("{} is {state}", bed.servers[server].id()), DEADLINE, || {
+        let pool = bed.pool()?;
+        ensure!(pool.backends[server].state == state, "{:?}", pool.backends[server]);
+        Ok(Some(()))
+    })
+}
