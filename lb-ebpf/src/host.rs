@@ -114,11 +114,13 @@ pub struct Memory<T: Copy> {
     pub capacity: usize,
     /// The entries.
     pub entries: RefCell<HashMap<FlowKey, Rc<Cell<T>>>>,
+    /// Deleted elements. As in the kernel, the next insert may be given one that another CPU still looks at.
+    free: RefCell<Vec<Rc<Cell<T>>>>,
 }
 
 impl<T: Copy> Default for Memory<T> {
     fn default() -> Self {
-        Self { capacity: 1024, entries: RefCell::default() }
+        Self { capacity: 1024, entries: RefCell::default(), free: RefCell::default() }
     }
 }
 
@@ -134,13 +136,16 @@ impl<T: Copy> Memory<T> {
         if entries.len() >= self.capacity || entries.contains_key(key) {
             return false;
         }
-        entries.insert(*key, Rc::new(Cell::new(value)));
+        let element = self.free.borrow_mut().pop().unwrap_or_else(|| Rc::new(Cell::new(value)));
+        element.set(value);
+        entries.insert(*key, element);
         true
     }
 
     /// Deletes an entry.
     pub fn remove(&self, key: &FlowKey) {
-        self.entries.borrow_mut().remove(key);
+        let element = self.entries.borrow_mut().remove(key);
+        self.free.borrow_mut().extend(element);
     }
 }
 

@@ -98,6 +98,44 @@ fn a_daemon_that_dies_between_two_steps_costs_no_flow() {
 }
 
 #[test]
+fn a_silent_old_flow_has_the_whole_idle_time_after_a_change() {
+    let mut bed = Bed::new(1);
+    let mut flow = Client::open(&bed, PORT);
+    bed.change(B);
+    settle_down(&mut bed);
+    bed.pass(IDLE - SECOND);
+    settle_down(&mut bed);
+    flow.assert_whole(&bed);
+}
+
+#[test]
+fn a_silent_old_flow_has_the_whole_idle_time_after_an_adoption() {
+    let mut bed = Bed::new(1);
+    let mut flow = Client::open(&bed, PORT);
+    bed.change(B);
+    bed.pass(IDLE / 2);
+    bed.adopt();
+    settle_down(&mut bed);
+    bed.pass(IDLE - SECOND);
+    settle_down(&mut bed);
+    flow.assert_whole(&bed);
+}
+
+#[test]
+fn a_change_takes_new_flows_in_again_where_a_slot_was_about_to_settle() {
+    let mut bed = Bed::small(0, 4);
+    bed.change(B);
+    bed.pass(IDLE + SECOND);
+    bed.begin_settling();
+    bed.end_grace();
+    assert_eq!(Client::new(PORT).syn(&bed), Dropped(Counter::Settling));
+    bed.change(C);
+    let mut flow = Client::open(&bed, PORT);
+    bed.settle();
+    flow.assert_whole(&bed);
+}
+
+#[test]
 fn a_host_that_is_removed_and_added_again_keeps_its_flows() {
     let mut bed = Bed::new(1);
     let mut old = Client::open(&bed, PORT);

@@ -40,6 +40,21 @@ fn a_forged_syn_that_was_answered_and_a_forged_ack_move_no_flow() {
 }
 
 #[test]
+fn a_forged_syn_that_came_first_spoils_no_handshake() {
+    for change in [false, true] {
+        let mut bed = Bed::new(1);
+        bed.change(B);
+        let mut flow = Client::new(PORT);
+        bed.send(&forge(&flow, SYN));
+        if change {
+            bed.change(C);
+        }
+        flow.connect(&bed);
+        flow.assert_whole(&bed);
+    }
+}
+
+#[test]
 fn bogus_acks_take_no_memory_from_new_flows() {
     let mut bed = Bed::small(4, 4);
     bed.change(B);

@@ -8,11 +8,24 @@ fn a_full_flow_table_lets_a_handshake_live_as_long_as_a_flow() {
     bed.change(B);
     let mut flow = Client::open(&bed, PORT);
     assert_eq!(flow.host, Some(B));
-    for _ in 0..3 {
+    bed.change(C);
+    for _ in 0..6 {
         bed.pass(IDLE / 2);
         bed.keep_house();
+        flow.seq = flow.seq.wrapping_add(1 << 20);
         flow.assert_whole(&bed);
     }
+}
+
+#[test]
+fn a_handshake_whose_host_was_cut_begins_again_elsewhere() {
+    let mut bed = Bed::new(1);
+    bed.change(B);
+    let mut flow = Client::new(PORT);
+    assert_eq!(flow.syn(&bed), To(B));
+    bed.cut(B, &[Some(C)]);
+    flow.connect(&bed);
+    flow.assert_whole(&bed);
 }
 
 #[test]

@@ -157,22 +157,43 @@ fn a_promotion_between_the_sweeps_reading_and_its_delete_loses_nothing() {
 
 #[test]
 fn a_syn_between_the_sweeps_reading_and_its_delete_loses_nothing() {
+    for again in [false, true] {
+        let mut bed = Bed::new(1);
+        bed.change(B);
+        let mut flow = Client::new(PORT);
+        assert_eq!(flow.syn(&bed), To(B));
+        bed.pass(HALF_OPEN + 1);
+        if again {
+            flow.again();
+        }
+        let mut reached = None;
+        bed.sweep_while(|moment| {
+            if moment != Moment::BetweenTables {
+                reached = flow.syn(&bed).host();
+            }
+        });
+        let host = reached.expect("the SYN's own expired entry is deleted");
+        flow.accept(&bed, host);
+        assert_eq!(flow.ack(&bed), To(host));
+        flow.assert_whole(&bed);
+    }
+}
+
+#[test]
+fn an_element_that_another_handshake_was_given_meanwhile_is_left_alone() {
     let mut bed = Bed::new(1);
+    let live = Client::open(&bed, PORT + 1);
     bed.change(B);
     let mut flow = Client::new(PORT);
     assert_eq!(flow.syn(&bed), To(B));
-    bed.pass(HALF_OPEN + 1);
-    flow.again();
-    let mut reached = None;
-    bed.sweep_while(|moment| {
-        if moment != Moment::BetweenTables {
-            reached = Some(flow.syn(&bed));
-        }
-    });
-    let Some(To(host)) = reached else { panic!("it went {reached:?}") };
-    flow.accept(&bed, host);
-    assert_eq!(flow.ack(&bed), To(host));
+    flow.accept(&bed, B);
+    let slow = Flight::new(flow.packet(ACK));
+    slow.go_until(&bed, Op::InsertFlow);
+    assert_eq!(flow.ack(&bed), To(B), "another CPU is quicker");
+    bed.send(&forge(&live, SYN));
+    assert_eq!(slow.finish(&bed), To(B));
     flow.assert_whole(&bed);
+    live.clone().assert_whole(&bed);
 }
 
 #[test]

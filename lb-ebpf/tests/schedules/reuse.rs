@@ -5,11 +5,11 @@ use super::*;
 /// The tuple of a flow that is over, used again in a slot that has changed since, on a host that has never
 /// seen it. `over` ends the first flow.
 fn reuse(over: impl Fn(&mut Bed, &mut Client)) {
-    for sweep in [false, true] {
+    for (next, sweep) in [(C, false), (C, true), (A, false), (A, true)] {
         let mut bed = Bed::new(1);
         let [_, mut flow] = old_and_new(&mut bed);
         over(&mut bed, &mut flow);
-        bed.change(C);
+        bed.change(next);
         if sweep {
             bed.keep_house();
         }
