@@ -26,6 +26,7 @@ use lb_testbed::backend::{self, Kind};
 use choice::Choice;
 use figures::{Document, Outcome, Shown};
 use interrupt::Interrupt;
+use text::Voice;
 
 /// Shows Sluice's main job on real traffic, in network namespaces.
 #[derive(Parser)]
@@ -70,25 +71,21 @@ fn main() -> ExitCode {
 /// The demo; whether all went as it should.
 fn show(arguments: &Arguments) -> Result<bool> {
     let interrupt = Interrupt::catch()?;
-    let say = |text: &str| {
-        if !arguments.json {
-            println!("{text}");
-        }
-    };
-    say(&text::opening());
+    let voice = Voice { json: arguments.json };
+    voice.say(&text::opening());
     let mut planes = Vec::new();
     for plane in Choice::all(&arguments.planes) {
-        let outcome = match script::play(plane, arguments.keep, &interrupt, &say) {
+        let outcome = match script::play(plane, arguments.keep, &interrupt, voice) {
             Err(error) if !interrupt.came() => Outcome::Failed { reason: format!("{error:#}") },
             outcome => outcome?,
         };
-        say(&text::outcome(plane, &outcome));
+        voice.say(&text::outcome(plane, &outcome));
         planes.push(Shown { plane, outcome });
     }
     let document = Document::new(planes);
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
-    say(&text::closing(&document));
+    voice.say(&text::closing(&document));
     Ok(document.ok)
 }

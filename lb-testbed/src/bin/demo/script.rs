@@ -11,7 +11,8 @@ use crate::interrupt::Interrupt;
 use crate::load::{Load, Pace};
 use crate::stage::{DOWN_GRACE, SERVICE, Stage};
 use crate::tally::{self, Excuse};
-use crate::{keep, text, wrk};
+use crate::text::{self, Voice};
+use crate::{keep, wrk};
 
 /// Of the load at full speed, ours and wrk's.
 const FULL: Duration = Duration::from_secs(2);
@@ -31,7 +32,7 @@ const VICTIM: usize = 1;
 ///
 /// # Errors
 /// Something else failed than requests, or it was interrupted.
-pub fn play(choice: Choice, is_kept: bool, interrupt: &Interrupt, say: &dyn Fn(&str)) -> Result<Outcome> {
+pub fn play(choice: Choice, is_kept: bool, interrupt: &Interrupt, voice: Voice) -> Result<Outcome> {
     if let Some(reason) = choice.missing() {
         return Ok(Outcome::Skipped { reason });
     }
@@ -41,20 +42,20 @@ pub fn play(choice: Choice, is_kept: bool, interrupt: &Interrupt, say: &dyn Fn(&
         stage.end()?;
         return Ok(Outcome::Skipped { reason: chosen.reason });
     }
-    say(&text::chosen(choice, &chosen));
+    voice.say(&text::chosen(choice, &chosen));
     let full_load = full_load(&stage, interrupt)?;
-    say(&text::full_load(&full_load));
+    voice.say(&text::full_load(&full_load));
     let mut run = Run { load: load(&stage, Pace::Every(PACE)), stage: &mut stage, interrupt };
     interrupt.wait(SETTLE)?;
     let kill = run.kill()?;
-    say(&text::kill(&kill));
+    voice.say(&text::kill(&kill));
     let restore = run.restore()?;
-    say(&text::restore(&restore));
+    voice.say(&text::restore(&restore));
     let daemon_kill = choice.is_kernel().then(|| run.kill_daemon()).transpose()?;
-    say(&text::daemon_kill(daemon_kill.as_ref()));
+    voice.say(&text::daemon_kill(daemon_kill.as_ref()));
     run.load.stop()?;
     if is_kept {
-        say(&keep::leave(stage)?);
+        voice.say_always(&keep::leave(stage)?);
     } else {
         stage.end()?;
     }

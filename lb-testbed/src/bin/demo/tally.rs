@@ -159,6 +159,6 @@ mod tests {
         assert_eq!(first_answer(&events, 2, at(50)), Some(at(1200)));
         assert_eq!(first_answer(&events, 0, at(95)), None);
         let shares = shares(&events, &during, &["a".into(), "b".into(), "c".into()]);
-        assert_eq!(shares.iter().map(|share| share.requests).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(shares.iter().map(|share| share.requests).collect::<Vec<_>>(), [1, 0, 1]);
     }
 }

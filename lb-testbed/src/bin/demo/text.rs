@@ -7,6 +7,27 @@ use crate::figures::{Chosen, DaemonKill, Document, FullLoad, Kill, Outcome, Rest
 use crate::load::{CLIENTS, REQUESTS_PER_CONNECTION};
 use crate::stage::SERVICE;
 
+/// Where text goes.
+#[derive(Clone, Copy)]
+pub struct Voice {
+    /// Standard output is for one JSON document.
+    pub json: bool,
+}
+
+impl Voice {
+    /// What the document says too.
+    pub fn say(self, text: &str) {
+        if !self.json {
+            println!("{text}");
+        }
+    }
+
+    /// What is not in the document.
+    pub fn say_always(self, text: &str) {
+        if self.json { eprintln!("{text}") } else { println!("{text}") }
+    }
+}
+
 /// Columns of the labels.
 const LABEL: usize = 20;
 /// Columns beside them.
@@ -59,13 +80,17 @@ pub fn full_load(load: &FullLoad) -> String {
 /// What the kill cost.
 pub fn kill(kill: &Kill) -> String {
     let last = kill.last_lost_ms.map_or_else(
-        || "nobody noticed".to_owned(),
+        || "no request failed".to_owned(),
         |ms| format!("last failed request {} after the kill", seconds(ms)),
     );
+    let survivors = match kill.span.unexplained {
+        0 => "no request and no connection".to_owned(),
+        count => format!("{} requests and connections", thousands(count)),
+    };
     [
         line(&format!("{} killed", kill.backend), of_requests(&kill.span)),
         line("", format!("out of the tables {} after the kill, {last}", seconds(kill.detected_ms))),
-        line("", format!("{} requests and connections of the other backends lost", kill.span.unexplained)),
+        line("", format!("the other backends lost {survivors}")),
     ]
     .join("\n")
 }
