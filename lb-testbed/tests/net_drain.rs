@@ -102,8 +102,8 @@ fn new_flows_are(bed: &Bed, shares: [f64; 3]) -> anyhow::Result<()> {
     ensure!(report.lost == 0, "{report}");
     for (server, share) in bed.servers.iter().zip(shares) {
         let had = *report.backends.get(server.id()).unwrap_or(&0) as f64 / report.flows as f64;
-        // Four standard deviations of a binomial.
-        let margin = 4.0 * (share * (1.0 - share) / report.flows as f64).sqrt();
+        // Five standard deviations of a binomial.
+        let margin = 5.0 * (share * (1.0 - share) / report.flows as f64).sqrt();
         ensure!((had - share).abs() <= margin, "{}: {had:.2} instead of {share:.2}: {report}", server.id());
     }
     let pool = bed.pool()?;

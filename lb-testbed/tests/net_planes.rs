@@ -38,6 +38,11 @@ fn balances_and_passes(plane: Plane) -> anyhow::Result<()> {
     status_names_the_plane(&bed, plane)?;
     for target in bed.targets() {
         flows_go_where_explain_says(&bed, target, plane)?;
+    }
+    // From the very first packet on.
+    let drops = bed.sluice.status()?.drops;
+    ensure!(drops.values().all(|packets| *packets == 0), "{drops:?}");
+    for target in bed.targets() {
         others_pass(&bed, target.ip())?;
     }
     health_checks_pass(&bed)
@@ -60,7 +65,8 @@ fn status_names_the_plane(bed: &Bed, plane: Plane) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens flows until each backend has one; then `explain` must have known all of them.
+/// Opens flows until each backend has one; then `explain` must have known all of them. (That answers come from
+/// the VIP goes without saying: the client's socket is connected to it.)
 fn flows_go_where_explain_says(bed: &Bed, target: SocketAddr, plane: Plane) -> anyhow::Result<()> {
     let mut visits = Vec::new();
     let mut seen = BTreeSet::new();
