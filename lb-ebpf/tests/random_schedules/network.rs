@@ -50,6 +50,8 @@ pub struct Network {
     /// On their way from a host to the balancer.
     pub wire: Vec<(Host, Tcp)>,
     pub tally: Tally,
+    /// The daemon runs.
+    pub is_led: bool,
     slots: Vec<Slot>,
     slots_noted: Vec<Slot>,
     tracked_since: Vec<Option<u32>>,
@@ -106,6 +108,7 @@ impl Network {
             machines: Host::ALL.map(Machine::new),
             wire: Vec::new(),
             tally: Tally::default(),
+            is_led: true,
             slots: Vec::new(),
             slots_noted: Vec::new(),
             tracked_since: vec![None; slots as usize],
@@ -128,7 +131,7 @@ impl Network {
     pub fn violation(&self, client: SocketAddr, what: &str) -> ! {
         let client = client.to_string();
         let concern = |line: &&String| line.contains(&client) || !line.contains("->");
-        let mut events: Vec<_> = self.events.iter().rev().filter(concern).take(400).cloned().collect();
+        let mut events: Vec<_> = self.events.iter().rev().filter(concern).take(100).cloned().collect();
         events.reverse();
         let (seed, slots, events) = (self.seed, self.bed.slots(), events.join("\n"));
         panic!("seed {seed}: {what}\nslots {slots:?}\n{events}");
@@ -185,11 +188,13 @@ impl Network {
             return self.note(|| format!("{} lost", describe(packet)));
         }
         let host = self.subjects[index].peer.host().filter(|_| packet.flags & SYN == 0);
+        let is_ambiguous = packet.flags & RST != 0 && host.is_some_and(|host| self.has_rival(index, host));
         let outcome = self.carry(packet);
         let now = self.bed.now();
         let subject = &self.subjects[index];
         if let Some(host) = host
             && subject.is_protected
+            && !is_ambiguous
         {
             self.tally.judged += 1;
             if outcome != Outcome::To(host) {
@@ -218,6 +223,13 @@ impl Network {
         }
     }
 
+    /// Whether a half-open entry remembers the client's SYN for another host than the one it has accepted.
+    fn has_rival(&self, index: usize, host: Host) -> bool {
+        let peer = &self.subjects[index].peer;
+        let half = self.bed.model.half_open.get(&self.bed.key(peer.address)).map(|half| half.get());
+        half.is_some_and(|half| half.isn == peer.isn && half.backend != self.bed.id(host))
+    }
+
     fn count_kind(&mut self, index: usize, host: Host) {
         let slot = self.bed.slots()[self.bed.slot_of(self.subjects[index].peer.address)];
         let id = self.bed.id(host);
@@ -234,10 +246,12 @@ impl Network {
         let address = self.subjects[index].peer.address;
         let key = self.bed.key(address);
         let is_tracked = self.bed.slots()[self.bed.slot_of(address)].is_tracked();
+        let id = self.bed.id(host);
         let closing = self.bed.model.flows.get(&key).is_some_and(|flow| flow.get().closing != 0);
         let subject = &mut self.subjects[index];
         let half = self.bed.model.half_open.get(&key).is_some_and(|half| {
-            half.get().isn == subject.peer.isn && !ticks::is_past(half.get().expires, now)
+            let half = half.get();
+            half.isn == subject.peer.isn && half.backend == id && !ticks::is_past(half.expires, now)
         });
         self.tally.refused += u64::from(is_tracked && !half);
         subject.inherited_closing |= is_tracked && closing && !half;
@@ -306,10 +320,13 @@ impl Network {
         if let (Phase::Opening, Phase::Open(_)) = (was, subject.peer.phase) {
             subject.spoke = syn_at.unwrap_or(now);
             subject.patience = HALF_OPEN;
-            subject.is_protected = !is_cut;
+            // A SYN-ACK from before its host forgot everything opens nothing.
+            let is_held =
+                self.machines[host as usize - 1].sends(client, isn) == Some(packet.seq.wrapping_add(1));
+            subject.is_protected = !is_cut && is_held;
             self.note(|| format!("{client} is open on {host:?}"));
         }
-        if was == Phase::Open(host) {
+        if [Phase::Open(host), Phase::Closing(host)].contains(&was) {
             let expects = self.subjects[index].peer.expects;
             self.machine(host).was_heard(client, isn, expects);
         }
@@ -345,13 +362,15 @@ impl Network {
                 Some(outcome) => outcome,
                 None => {
                     self.tally.interrupted += 1;
-                    if self.one_in(3) {
-                        self.note(|| "a sweep:".into());
-                        self.bed.sweep();
-                    } else if self.one_in(2) {
+                    let choice = if self.is_led { self.rng.random_range(0..3) } else { 0 };
+                    // The copy of a RST finds that the handshake is gone, which it may.
+                    if choice == 0 && packet.flags & RST == 0 {
                         self.note(|| "a copy:".into());
                         self.bed.send(packet);
-                    } else {
+                    } else if choice == 1 {
+                        self.note(|| "a sweep:".into());
+                        self.bed.sweep();
+                    } else if choice == 2 {
                         self.note(|| "slots are marked:".into());
                         self.bed.begin_settling();
                     }

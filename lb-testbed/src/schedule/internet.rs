@@ -51,8 +51,13 @@ impl Machine {
 
     /// A packet of its own on a connection: data.
     pub fn speak(&mut self, client: SocketAddr) -> Option<Tcp> {
-        let held = self.held.get(&client)?;
+        let held = self.held.get(&client).filter(|held| held.is_open)?;
         Some(self.packet(client, PSH | ACK, held.sends, held.expects).payload(DATA))
+    }
+
+    /// The next octet that it sends on the connection that began with `isn`.
+    pub fn sends(&self, client: SocketAddr, isn: u32) -> Option<u32> {
+        self.held.get(&client).filter(|held| held.client_isn == isn).map(|held| held.sends)
     }
 
     /// The next octet that it expects on the connection that began with `isn`.
@@ -62,7 +67,9 @@ impl Machine {
 
     /// What the client expects next on the connection that began with `isn`.
     pub fn was_heard(&mut self, client: SocketAddr, isn: u32, expects: u32) {
-        if let Some(held) = self.held.get_mut(&client).filter(|held| held.client_isn == isn) {
+        if let Some(held) = self.held.get_mut(&client).filter(|held| held.client_isn == isn)
+            && !held.has_sent_fin
+        {
             held.sends = expects;
         }
     }
