@@ -78,7 +78,7 @@ pub struct Chosen {
     pub interfaces: Vec<InterfacePlane>,
 }
 
-/// What ended during some time.
+/// What ended from one moment to the end of the load, the last request's end included.
 #[derive(Debug, Serialize)]
 pub struct Span {
     /// Its length.
@@ -133,7 +133,7 @@ pub struct FullLoad {
 pub struct Kill {
     /// Its name.
     pub backend: String,
-    /// Until it was restored.
+    /// From the kill on, beyond the grace of its old flows.
     #[serde(flatten)]
     pub span: Span,
     /// From the kill until no slot was the backend's any more.
@@ -147,7 +147,7 @@ pub struct Kill {
 pub struct Restore {
     /// Its name.
     pub backend: String,
-    /// Until the next event.
+    /// From its start on, until some time after it had traffic again.
     #[serde(flatten)]
     pub span: Span,
     /// From when it listened until it answered a client.

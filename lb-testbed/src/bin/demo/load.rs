@@ -76,6 +76,8 @@ pub struct Record {
     pub events: Vec<Event>,
     /// Of the machine.
     pub pauses: Vec<Pause>,
+    /// When the last request had ended; zero while clients are at work.
+    pub end: Duration,
 }
 
 /// Clients at work. Dropping it stops them.
@@ -133,7 +135,7 @@ impl Load {
         drop(self.stop.take());
         let thread = self.thread.take().ok_or_else(|| anyhow!("it was stopped before"))?;
         thread.join().map_err(|_| anyhow!("the clients' thread has panicked"))??;
-        Ok(std::mem::take(&mut *lock(&self.record)))
+        Ok(Record { end: self.now(), ..std::mem::take(&mut *lock(&self.record)) })
     }
 }
 

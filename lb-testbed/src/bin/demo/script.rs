@@ -1,12 +1,12 @@
 //! What is done to one plane, in order, and what is written down.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lb_testbed::eventually::eventually;
 
 use crate::choice::Choice;
-use crate::figures::{Chosen, DaemonKill, Figures, FullLoad, Kill, Outcome, Restore, Span, milliseconds};
+use crate::figures::{Chosen, DaemonKill, Figures, FullLoad, Kill, Outcome, Restore, milliseconds};
 use crate::interrupt::Interrupt;
 use crate::load::{Load, Pace};
 use crate::stage::{DOWN_GRACE, SERVICE, Stage};
@@ -43,17 +43,15 @@ pub fn play(choice: Choice, is_kept: bool, interrupt: &Interrupt, voice: Voice) 
         return Ok(Outcome::Skipped { reason: chosen.reason });
     }
     voice.say(&text::chosen(choice, &chosen));
-    let full_load = full_load(&stage, interrupt)?;
+    let mut play = Play { stage: &mut stage, interrupt };
+    let full_load = play.full_load()?;
     voice.say(&text::full_load(&full_load));
-    let mut run = Run { load: load(&stage, Pace::Every(PACE)), stage: &mut stage, interrupt };
-    interrupt.wait(SETTLE)?;
-    let kill = run.kill()?;
+    let kill = play.kill()?;
     voice.say(&text::kill(&kill));
-    let restore = run.restore()?;
+    let restore = play.restore()?;
     voice.say(&text::restore(&restore));
-    let daemon_kill = choice.is_kernel().then(|| run.kill_daemon()).transpose()?;
+    let daemon_kill = choice.is_kernel().then(|| play.kill_daemon()).transpose()?;
     voice.say(&text::daemon_kill(daemon_kill.as_ref()));
-    run.load.stop()?;
     if is_kept {
         voice.say_always(&keep::leave(stage)?);
     } else {
@@ -63,78 +61,78 @@ pub fn play(choice: Choice, is_kept: bool, interrupt: &Interrupt, voice: Voice) 
     Ok(Outcome::Shown(Box::new(figures.judge())))
 }
 
-fn load(stage: &Stage, pace: Pace) -> Load {
-    Load::start(&stage.topology.client.namespace, SERVICE, stage.names(), pace)
-}
-
-fn full_load(stage: &Stage, interrupt: &Interrupt) -> Result<FullLoad> {
-    let load = load(stage, Pace::Full);
-    interrupt.wait(FULL)?;
-    let during = Duration::ZERO..load.now();
-    let record = load.stop()?;
-    let wrk_requests_per_s = wrk::run(&stage.topology.client.namespace, SERVICE, FULL)?;
-    let span = tally::span(&record, &during, None);
-    let distribution = tally::shares(&record.events, &during, &stage.names());
-    Ok(FullLoad { span, distribution, wrk_requests_per_s })
-}
-
-/// Events under a steady load.
-struct Run<'a> {
-    load: Load,
+/// One part after another, each under a load of its own, so that what becomes of its last request is its own.
+struct Play<'a> {
     stage: &'a mut Stage,
     interrupt: &'a Interrupt,
 }
 
-impl Run<'_> {
+impl Play<'_> {
+    fn full_load(&mut self) -> Result<FullLoad> {
+        let load = self.load(Pace::Full);
+        self.interrupt.wait(FULL)?;
+        let record = load.stop()?;
+        let wrk_requests_per_s = wrk::run(&self.stage.topology.client.namespace, SERVICE, FULL)?;
+        let distribution = tally::shares(&record, &self.stage.names());
+        Ok(FullLoad { span: tally::span(&record, Duration::ZERO, None), distribution, wrk_requests_per_s })
+    }
+
     fn kill(&mut self) -> Result<Kill> {
+        let load = self.steady_load()?;
+        let start = load.now();
         let victim = self.stage.webs.get_mut(VICTIM).context("no backend to kill")?;
         let backend = victim.id.clone();
-        let start = self.load.now();
         victim.kill();
         self.stage.until_out(VICTIM)?;
-        let detected = self.load.now();
+        let out = load.now();
         // Its old flows are moved after the grace: that must not cost anything either.
         self.interrupt.wait(DOWN_GRACE + SETTLE)?;
-        let excuse = Excuse { backend: VICTIM, until: detected };
-        let last = self.load.look(|record| tally::last_lost(&record.events, &(start..Duration::MAX)));
+        let record = load.stop()?;
+        let last = tally::last_lost(&record, start);
         Ok(Kill {
             backend,
-            span: self.since(start, Some(excuse)),
-            detected_ms: milliseconds(detected - start),
-            last_lost_ms: last.map(|last| milliseconds(last.saturating_sub(start))),
+            span: tally::span(&record, start, Some(Excuse { backend: VICTIM, until: out })),
+            detected_ms: milliseconds(out - start),
+            last_lost_ms: last.map(|last| milliseconds(last - start)),
         })
     }
 
     fn restore(&mut self) -> Result<Restore> {
-        let start = self.load.now();
+        let load = self.steady_load()?;
+        let start = load.now();
         let victim = self.stage.webs.get_mut(VICTIM).context("no backend to restore")?;
-        victim.restore()?;
-        let listens = self.load.now();
         let backend = victim.id.clone();
+        victim.restore()?;
+        let listens = load.now();
         let again = eventually(&format!("{backend} gets traffic again"), RESTORED, || {
-            Ok(self.load.look(|record| tally::first_answer(&record.events, VICTIM, start)))
+            Ok(load.look(|record| tally::first_answer(record, VICTIM, start)))
         })?;
         self.interrupt.wait(SETTLE)?;
-        let traffic_again_ms = milliseconds(again.saturating_sub(listens));
-        Ok(Restore { backend, span: self.since(start, None), traffic_again_ms })
+        let span = tally::span(&load.stop()?, start, None);
+        Ok(Restore { backend, span, traffic_again_ms: milliseconds(again.saturating_sub(listens)) })
     }
 
     fn kill_daemon(&mut self) -> Result<DaemonKill> {
-        let start = self.load.now();
+        let load = self.steady_load()?;
+        let start = load.now();
         self.stage.sluice.kill()?;
         self.interrupt.wait(WITHOUT_DAEMON)?;
-        let without = self.load.now() - start;
-        let next = Instant::now();
+        let next = load.now();
         self.stage.sluice.start()?;
-        let ready = next.elapsed();
+        let ready = load.now();
         self.interrupt.wait(SETTLE)?;
-        let span = self.since(start, None);
-        Ok(DaemonKill { span, without_ms: milliseconds(without), ready_ms: milliseconds(ready) })
+        let span = tally::span(&load.stop()?, start, None);
+        Ok(DaemonKill { span, without_ms: milliseconds(next - start), ready_ms: milliseconds(ready - next) })
     }
 
-    /// What has ended since then.
-    fn since(&self, start: Duration, excuse: Option<Excuse>) -> Span {
-        let during = start..self.load.now();
-        self.load.look(|record| tally::span(record, &during, excuse))
+    /// One in which every client has a connection.
+    fn steady_load(&self) -> Result<Load> {
+        let load = self.load(Pace::Every(PACE));
+        self.interrupt.wait(SETTLE)?;
+        Ok(load)
+    }
+
+    fn load(&self, pace: Pace) -> Load {
+        Load::start(&self.stage.topology.client.namespace, SERVICE, self.stage.names(), pace)
     }
 }

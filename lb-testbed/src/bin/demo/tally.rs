@@ -1,6 +1,5 @@
 //! From what became of the requests to figures. Pure.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use crate::figures::{Share, Span, milliseconds};
@@ -28,10 +27,10 @@ impl Excuse {
     }
 }
 
-/// What ended during this time.
-pub fn span(record: &Record, during: &Range<Duration>, excuse: Option<Excuse>) -> Span {
-    let within = || record.events.iter().filter(|event| during.contains(&event.ended));
-    let pauses = record.pauses.iter().filter(|pause| during.contains(&pause.ended));
+/// What ended since then.
+pub fn span(record: &Record, since: Duration, excuse: Option<Excuse>) -> Span {
+    let within = || record.events.iter().filter(|event| event.ended >= since);
+    let pauses = record.pauses.iter().filter(|pause| pause.ended >= since);
     let count = |kind: fn(&Event) -> bool| within().filter(|event| kind(event)).count() as u64;
     let unexplained = within()
         .filter(|event| event.end != End::Answered)
@@ -41,7 +40,7 @@ pub fn span(record: &Record, during: &Range<Duration>, excuse: Option<Excuse>) -
         within().filter(|event| event.end == End::Answered).map(|event| milliseconds(took(event))).collect();
     times.sort_by(f64::total_cmp);
     let requests = count(|event| event.end != End::Cut);
-    let seconds = during.end.saturating_sub(during.start).as_secs_f64();
+    let seconds = record.end.saturating_sub(since).as_secs_f64();
     Span {
         seconds,
         requests,
@@ -57,11 +56,10 @@ pub fn span(record: &Record, during: &Range<Duration>, excuse: Option<Excuse>) -
     }
 }
 
-/// Who answered how much of all that was answered during this time.
-pub fn shares(events: &[Event], during: &Range<Duration>, backends: &[String]) -> Vec<Share> {
+/// Who answered how much of all that was answered.
+pub fn shares(record: &Record, backends: &[String]) -> Vec<Share> {
     let answered = |by: Option<usize>| {
-        let within = events.iter().filter(|event| during.contains(&event.ended));
-        let answers = within.filter(|event| event.end == End::Answered);
+        let answers = record.events.iter().filter(|event| event.end == End::Answered);
         answers.filter(|event| by.is_none() || event.backend == by).count() as u64
     };
     let all = answered(None).max(1) as f64;
@@ -72,16 +70,16 @@ pub fn shares(events: &[Event], during: &Range<Duration>, backends: &[String]) -
     backends.iter().enumerate().map(share).collect()
 }
 
-/// When the last request was lost during this time.
-pub fn last_lost(events: &[Event], during: &Range<Duration>) -> Option<Duration> {
-    let lost = events.iter().filter(|event| during.contains(&event.ended) && is_lost(event));
+/// When the last request was lost since then.
+pub fn last_lost(record: &Record, since: Duration) -> Option<Duration> {
+    let lost = record.events.iter().filter(|event| event.ended >= since && is_lost(event));
     lost.map(|event| event.ended).max()
 }
 
 /// When this backend first answered, of the requests begun since then.
-pub fn first_answer(events: &[Event], backend: usize, since: Duration) -> Option<Duration> {
-    let answers = events.iter().filter(|event| event.end == End::Answered && event.backend == Some(backend));
-    answers.filter(|event| event.began >= since).map(|event| event.ended).min()
+pub fn first_answer(record: &Record, backend: usize, since: Duration) -> Option<Duration> {
+    let answers = record.events.iter().filter(|event| event.end == End::Answered && event.began >= since);
+    answers.filter(|event| event.backend == Some(backend)).map(|event| event.ended).min()
 }
 
 fn is_lost(event: &Event) -> bool {
@@ -112,14 +110,15 @@ mod tests {
     }
 
     fn record(events: impl Into<Vec<Event>>) -> Record {
-        Record { events: events.into(), pauses: vec![Pause { ended: at(2000), took: at(300) }] }
+        let pauses = vec![Pause { ended: at(2000), took: at(300) }];
+        Record { events: events.into(), pauses, end: at(2100) }
     }
 
     /// Backend 1 is killed at 100 ms and out of the tables at 900 ms.
     const DEATH: Option<Excuse> = Some(Excuse { backend: 1, until: at(900) });
 
     fn unexplained(event: Event) -> u64 {
-        span(&record([event]), &(at(100)..at(10_000)), DEATH).unexplained
+        span(&record([event]), at(100), DEATH).unexplained
     }
 
     #[test]
@@ -138,27 +137,26 @@ mod tests {
         assert_eq!(unexplained(event(150, 5150, None, End::TimedOut)), 1);
         assert_eq!(unexplained(event(150, 160, None, End::WrongAnswer)), 1);
         let cut = record([event(150, 151, Some(1), End::Cut)]);
-        assert_eq!(span(&cut, &(at(100)..at(1000)), None).unexplained, 1);
+        assert_eq!(span(&cut, at(100), None).unexplained, 1);
     }
 
     #[test]
     fn figures_of_a_span() {
-        let events = [
+        let record = record([
             event(0, 99, Some(0), End::Answered),
             event(90, 110, Some(0), End::Answered),
             event(100, 1200, Some(2), End::Answered),
             event(150, 160, None, End::Broken),
             event(200, 200, Some(1), End::Cut),
-        ];
-        let during = at(100)..at(2100);
-        let span = span(&record(events.clone()), &during, None);
+        ]);
+        let span = span(&record, at(100), None);
         assert_eq!((span.requests, span.lost, span.stalled, span.cut), (3, 1, 1, 1));
         assert_eq!((span.requests_per_s, span.median_ms, span.slowest_ms), (1.5, 20.0, 1100.0));
         assert_eq!(span.paused_ms, 300.0);
-        assert_eq!(last_lost(&events, &during), Some(at(160)));
-        assert_eq!(first_answer(&events, 2, at(50)), Some(at(1200)));
-        assert_eq!(first_answer(&events, 0, at(95)), None);
-        let shares = shares(&events, &during, &["a".into(), "b".into(), "c".into()]);
-        assert_eq!(shares.iter().map(|share| share.requests).collect::<Vec<_>>(), [1, 0, 1]);
+        assert_eq!(last_lost(&record, at(100)), Some(at(160)));
+        assert_eq!(first_answer(&record, 2, at(50)), Some(at(1200)));
+        assert_eq!(first_answer(&record, 0, at(95)), None);
+        let shares = shares(&record, &["a".into(), "b".into(), "c".into()]);
+        assert_eq!(shares.iter().map(|share| share.requests).collect::<Vec<_>>(), [2, 0, 1]);
     }
 }

@@ -55,21 +55,17 @@ pub fn chosen(choice: Choice, chosen: &Chosen) -> String {
 /// Requests and their distribution.
 pub fn full_load(load: &FullLoad) -> String {
     let FullLoad { span, distribution, wrk_requests_per_s } = load;
-    let wrk = wrk_requests_per_s.map(|rate| format!("; wrk gets {}/s", thousands(rate.round() as u64)));
-    let mut text = line(
-        "full load",
-        format!(
-            "{} requests in {:.1} s, {}/s{}; {} lost, {}; median {:.1} ms, p99 {:.1} ms",
-            thousands(span.requests),
-            span.seconds,
-            thousands(span.requests_per_s.round() as u64),
-            wrk.unwrap_or_default(),
-            thousands(span.lost),
-            stalled(span),
-            span.median_ms,
-            span.p99_ms
-        ),
+    let wrk = wrk_requests_per_s.map(|rate| format!(" (wrk: {}/s)", thousands(rate.round() as u64)));
+    let rate = format!(
+        "{} requests in {:.1} s, {}/s{}",
+        thousands(span.requests),
+        span.seconds,
+        thousands(span.requests_per_s.round() as u64),
+        wrk.unwrap_or_default()
     );
+    let cost = format!("{} lost, {}", thousands(span.lost), stalled(span));
+    let latency = format!("median {:.1} ms, p99 {:.1} ms", span.median_ms, span.p99_ms);
+    let mut text = [line("full load", rate), line("", format!("{cost}; {latency}"))].join("\n");
     for share in distribution {
         let figures = format!("{:>9} requests  {:>4.1} %", thousands(share.requests), share.percent);
         text.push_str(&format!("\n{}", line(&format!("  {}", share.backend), figures)));
