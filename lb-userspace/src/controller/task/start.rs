@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lb_common::service::VIP_MARKER;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
@@ -178,7 +179,8 @@ fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, S
     let sweep = tables.sweep(tables.now())?;
     if !confirmed.applied.services.is_empty() {
         tracing::info!(
-            services = confirmed.applied.services.len(),
+            services =
+                confirmed.applied.services.values().filter(|service| service.flags & VIP_MARKER == 0).count(),
             backends = confirmed.applied.backends.len(),
             flows = sweep.flows + sweep.half_open,
             "took over the kernel planes of a previous daemon"
