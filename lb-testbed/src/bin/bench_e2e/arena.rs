@@ -12,7 +12,7 @@ use crate::balancer::Balancer;
 use crate::contender::Contender;
 use crate::load::{Load, Measured, Tool};
 use crate::running::Running;
-use crate::web;
+use crate::web::{self, Content};
 
 /// From the start to the first answer.
 const READY: Duration = Duration::from_secs(20);
@@ -32,12 +32,13 @@ impl Arena {
     ///
     /// # Errors
     /// Something of that fails, or nobody answers.
-    pub fn new(contender: Contender) -> Result<Self> {
+    pub fn new(contender: Contender, content: &Content) -> Result<Self> {
         let bed = Topology::new(contender.options())?;
         // A proxy opens a connection to a backend for each of a client's.
         bed.lb.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         bed.lb.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
-        let servers = bed.backends.iter().map(web::serve).collect::<Result<Vec<_>>>()?;
+        let servers =
+            bed.backends.iter().map(|host| web::serve(host, content)).collect::<Result<Vec<_>>>()?;
         let endpoints: Vec<SocketAddr> =
             bed.backends.iter().map(|host| host.socket(VIP4, web::PORT)).collect();
         for &endpoint in &endpoints {

@@ -25,6 +25,7 @@ use arena::Arena;
 use contender::Contender;
 use load::{Load, Tool};
 use report::{Report, Sample};
+use web::Content;
 
 /// Compares Sluice's planes with the direct path and with other balancers, end to end.
 #[derive(Parser)]
@@ -57,10 +58,11 @@ fn main() -> Result<()> {
     let (contenders, skipped) = contender::runnable(&arguments.only);
     let loads = if arguments.load.is_empty() { &Load::ALL[..] } else { &arguments.load };
     let tool = Tool::new()?;
+    let content = Content::new()?;
     let mut arenas = Vec::new();
     for contender in contenders {
         eprintln!("making the hosts of {contender}");
-        arenas.push(Arena::new(contender)?);
+        arenas.push(Arena::new(contender, &content)?);
     }
     let mut samples = Vec::new();
     for round in 0..rounds {

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use lb_testbed::topology::Host;
+use tempfile::TempDir;
 
 use crate::running::Running;
 
@@ -14,13 +15,30 @@ pub const PORT: u16 = 8080;
 /// Bytes of `/bulk`. It is one hole: read from the page cache, as a file in use would be.
 pub const BULK: u64 = 128 << 20;
 
-/// A server that answers `/` with a few bytes and `/bulk` with [`BULK`] bytes, over both families.
+/// What all of them serve: one file of [`BULK`] bytes, so that many backends need no more cache than one.
+#[derive(Debug)]
+pub struct Content {
+    directory: TempDir,
+}
+
+impl Content {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::tempdir().context("making a folder for the backends' file")?;
+        File::create(directory.path().join("bulk"))?.set_len(BULK)?;
+        Ok(Self { directory })
+    }
+}
+
+/// A server that answers `/` with a few bytes and `/bulk` with the file, over both families.
 ///
 /// # Errors
 /// It cannot be started.
-pub fn serve(host: &Host) -> Result<Running> {
+pub fn serve(host: &Host, content: &Content) -> Result<Running> {
     let directory = tempfile::tempdir().context("making a folder for nginx")?;
-    File::create(directory.path().join("bulk"))?.set_len(BULK)?;
     let config = format!(
         "daemon off;
         master_process off;
@@ -42,7 +60,7 @@ pub fn serve(host: &Host) -> Result<Running> {
             }}
         }}
         ",
-        root = directory.path().display()
+        root = content.directory.path().display()
     );
     fs::write(directory.path().join("nginx.conf"), config)?;
     Running::start(&host.namespace, directory, command)
