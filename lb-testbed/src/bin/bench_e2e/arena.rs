@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lb_testbed::client::http;
 use lb_testbed::eventually::eventually;
-use lb_testbed::topology::{Topology, VIP4};
+use lb_testbed::topology::{Options, Topology, VIP4};
 
 use crate::balancer::Balancer;
 use crate::contender::Contender;
@@ -32,8 +32,8 @@ impl Arena {
     ///
     /// # Errors
     /// Something of that fails, or nobody answers.
-    pub fn new(contender: Contender, content: &Content) -> Result<Self> {
-        let bed = Topology::new(contender.options())?;
+    pub fn new(contender: Contender, backends: u8, content: &Content) -> Result<Self> {
+        let bed = Topology::new(Options { backends, ..contender.options() })?;
         // A proxy opens a connection to a backend for each of a client's.
         bed.lb.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         bed.lb.sysctl("net/ipv4/tcp_tw_reuse", "1")?;

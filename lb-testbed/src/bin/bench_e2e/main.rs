@@ -1,6 +1,6 @@
 //! Balancers beside each other, end to end: `cargo xtask bench e2e`.
 //!
-//! Every contender has a client, a balancer host and three backends of its own, all alike; all stand for the
+//! Every contender has a client, a balancer host and backends of its own, all alike; all stand for the
 //! whole run and only one has traffic at a time. In each round every contender is measured once for each
 //! load, and is compared with the direct path of the same round: the machine's clock and neighbours drift,
 //! ratios of one round do not.
@@ -46,6 +46,10 @@ struct Arguments {
     /// Only these loads
     #[arg(long, value_delimiter = ',')]
     load: Vec<Load>,
+    /// Backends of every contender. The direct path always has one: with more of them on the same CPUs, a
+    /// balancer's figures hold their competition too
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    backends: u8,
     /// One JSON document instead of tables
     #[arg(long)]
     json: bool,
@@ -62,7 +66,7 @@ fn main() -> Result<()> {
     let mut arenas = Vec::new();
     for contender in contenders {
         eprintln!("making the hosts of {contender}");
-        arenas.push(Arena::new(contender, &content)?);
+        arenas.push(Arena::new(contender, arguments.backends, &content)?);
     }
     let mut samples = Vec::new();
     for round in 0..rounds {
@@ -80,7 +84,7 @@ fn main() -> Result<()> {
     for arena in arenas {
         arena.close()?;
     }
-    let report = Report::new(rounds, seconds, skipped, &samples)?;
+    let report = Report::new(rounds, seconds, arguments.backends, skipped, &samples)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -71,6 +71,8 @@ pub struct Report {
     rounds: u32,
     /// Of each measurement.
     seconds: u64,
+    /// Of every contender but the direct paths, which have one.
+    backends: u8,
     skipped: Vec<Skipped>,
     rows: Vec<Row>,
     targets: Vec<Target>,
@@ -79,7 +81,13 @@ pub struct Report {
 impl Report {
     /// # Errors
     /// The machine does not tell what it is, or a direct path was not measured.
-    pub fn new(rounds: u32, seconds: u64, skipped: Vec<Skipped>, samples: &[Sample]) -> Result<Self> {
+    pub fn new(
+        rounds: u32,
+        seconds: u64,
+        backends: u8,
+        skipped: Vec<Skipped>,
+        samples: &[Sample],
+    ) -> Result<Self> {
         let mut rows = Vec::new();
         for load in Load::ALL {
             for contender in Contender::value_variants() {
@@ -111,7 +119,8 @@ impl Report {
             let ratio = ratio(samples, load, contender, against)?;
             Some(Target { load, contender, against, ratio, least, met: ratio.median >= least })
         });
-        Ok(Self { machine: Machine::read()?, rounds, seconds, skipped, rows, targets: targets.collect() })
+        let targets = targets.collect();
+        Ok(Self { machine: Machine::read()?, rounds, seconds, backends, skipped, rows, targets })
     }
 
     /// Who had failures, under which load.
@@ -140,8 +149,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}; {} rounds, {} s each: median (least to greatest)",
-            self.machine, self.rounds, self.seconds
+            "{}; {} rounds, {} s each, {} backends: median (least to greatest)",
+            self.machine, self.rounds, self.seconds, self.backends
         )?;
         for Skipped { contender, reason } in &self.skipped {
             writeln!(f, "skipped {contender}: {reason}")?;
@@ -219,7 +228,7 @@ mod tests {
     fn a_failed_request_makes_the_row_invalid() {
         let mut tc = sample(Contender::SluiceTc, 0, 1.0);
         tc.result.errors = 1;
-        let report = Report::new(1, 1, Vec::new(), &[tc, sample(Contender::Direct, 0, 1.0)]).unwrap();
+        let report = Report::new(1, 1, 3, Vec::new(), &[tc, sample(Contender::Direct, 0, 1.0)]).unwrap();
         assert_eq!(report.invalid().collect::<Vec<_>>(), ["sluice tc under bulk: 1 errors"]);
     }
 }
