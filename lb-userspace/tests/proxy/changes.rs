@@ -1,0 +1,115 @@
+//! Updates, closing, and the end of the plane.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane};
+use lb_userspace::model::{Member, Scheduler};
+use lb_userspace::proxy::Splice;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::harness::{
+    DEADLINE, Echo, Setup, accept, assert_reset, expect_end, listener, member, ping, service, timespec, who,
+};
+
+#[test]
+fn an_update_cuts_only_what_it_must() {
+    let [a, b, c] = [b'a', b'b', b'c'].map(Echo::start);
+    let all = [&a, &b, &c].map(|echo| member(echo.address, 1));
+    let mut setup = Setup::new(1, Splice::Adaptive, service(Scheduler::RoundRobin, &all));
+    let mut clients = [setup.client(), setup.client(), setup.client()];
+    clients.sort_by_cached_key(|client| who(&mut client.try_clone().unwrap()));
+    let [on_a, on_b, on_c] = &mut clients;
+
+    // a is drained, b has failed for good, c stays.
+    let failed = Member { address: b.address, weight: 0, keeps: false };
+    setup.update(service(Scheduler::RoundRobin, &[member(a.address, 0), failed, member(c.address, 1)]));
+    assert_reset(on_b);
+    ping(on_a).unwrap();
+    ping(on_c).unwrap();
+    for _ in 0..6 {
+        assert_eq!(who(&mut setup.client()), b'c');
+    }
+
+    // a is gone, b is back.
+    setup.update(service(Scheduler::RoundRobin, &[member(b.address, 1), member(c.address, 1)]));
+    assert_reset(on_a);
+    ping(on_c).unwrap();
+    let mut back = [setup.client(), setup.client()];
+    let mut names = back.each_mut().map(who);
+    names.sort_unstable();
+    assert_eq!(&names, b"bc");
+    back.iter_mut().for_each(|client| ping(client).unwrap());
+    assert_eq!(setup.backend_traffic(b.address).new_connections, 2, "counters outlive a failure");
+}
+
+#[test]
+fn close_serves_who_is_in_the_queue_and_resets_the_rest_at_the_deadline() {
+    let backend = Echo::start(b'a');
+    let mut setup = Setup::over(&[member(backend.address, 1)]);
+    let mut clients: Vec<_> = (0..50).map(|_| setup.client()).collect();
+    let drain = Duration::from_secs(3);
+    let start = Instant::now();
+    setup.close(drain);
+    let refused = TcpStream::connect(setup.listen).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    for client in &mut clients {
+        assert_eq!(who(client), b'a');
+        ping(client).unwrap();
+    }
+    assert!(start.elapsed() < drain, "too slow for this test");
+    clients.iter_mut().for_each(assert_reset);
+    assert!(start.elapsed() >= drain);
+
+    let service = service(Scheduler::RoundRobin, &[member(backend.address, 1)]);
+    setup.proxy.apply(&ProxyAction::Listen { listen: setup.listen, service }).unwrap();
+    assert_eq!(who(&mut setup.client()), b'a');
+}
+
+#[test]
+fn stop_waits_for_connections_and_resets_them_at_the_deadline() {
+    let (backend, address) = listener();
+    let setup = Setup::over(&[member(address, 1)]);
+    let (mut patient, quick) = (setup.client(), setup.client());
+    let (mut first, mut second) = (accept(&backend), accept(&backend));
+    let listen = setup.listen;
+    let drain = Duration::from_secs(2);
+    let start = Instant::now();
+    let stopping = thread::spawn(move || setup.proxy.stop(drain));
+    while TcpStream::connect(listen).is_ok() {
+        assert!(start.elapsed() < drain, "still accepts");
+    }
+    (&quick).write_all(b"x").unwrap();
+    quick.shutdown(Shutdown::Write).unwrap();
+    // Which of the two is quick's is up to the workers.
+    let mut ready = [PollFd::new(&first, PollFlags::IN), PollFd::new(&second, PollFlags::IN)];
+    poll(&mut ready, Some(&timespec(DEADLINE))).unwrap();
+    if ready[0].revents().is_empty() {
+        std::mem::swap(&mut first, &mut second);
+    }
+    assert_eq!(io::read_to_string(&mut first).unwrap(), "x");
+    first.write_all(b"y").unwrap();
+    drop(first);
+    assert_eq!(io::read_to_string(quick).unwrap(), "y");
+    assert_reset(&mut patient);
+    assert!(start.elapsed() >= drain);
+    stopping.join().unwrap();
+    assert_reset(&mut second);
+}
+
+#[test]
+fn stop_returns_as_soon_as_all_have_ended() {
+    let backend = Echo::start(b'a');
+    let setup = Setup::over(&[member(backend.address, 1)]);
+    let mut client = setup.client();
+    assert_eq!(who(&mut client), b'a');
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| setup.proxy.stop(DEADLINE));
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&client);
+    });
+    assert!(start.elapsed() < DEADLINE / 2);
+}

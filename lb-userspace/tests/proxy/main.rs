@@ -1,0 +1,11 @@
+//! The proxy plane on loopback. No root.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+mod pattern;
+
+mod changes;
+mod connect;
+mod listen;
+mod relay;
+mod timeouts;
