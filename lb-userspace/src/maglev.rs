@@ -11,7 +11,8 @@
 //!   sets of ten backends then move five times as much as others.
 //! * A *quota* says when a backend has enough, for luck alone would leave shares some percent apart. Quotas come
 //!   from a divisor method (Webster), because there nobody's quota falls when another backend leaves; with largest
-//!   remainders it may.
+//!   remainders it may. A share may end a little beside its quota: the last slots of an exact one are fought for
+//!   longest, and move for nothing most often.
 //! * Turns come as often as the weight says: one of half the weight of the heaviest has every other turn.
 //!
 //! Everything derives from the addresses and the proportions of the weights, so all balancers with the same
@@ -24,6 +25,9 @@ use sha2::{Digest, Sha256};
 /// Steps of a permutation that a backend tries in one turn. Longer runs are faster to walk, and bring back some of
 /// the competition of walks in step.
 const RUN: u32 = 16;
+
+/// A share differs from its quota by at most so much of it, and from the weights' proportion by at most twice that.
+const LATITUDE: u32 = 200;
 
 /// Time from turn to turn of the heaviest backend.
 const PERIOD: u64 = 1 << 32;
@@ -72,11 +76,14 @@ pub fn build(backends: &[(SocketAddr, u32)], slots: u32) -> Result<Vec<u32>, Mag
 
     let weights: Vec<u32> = order.iter().map(|&(_, weight, _)| weight).collect();
     let heaviest = u64::from(weights.iter().copied().max().unwrap_or(1));
-    let walks = order.iter().zip(quotas(&weights, slots)).map(|(&(address, weight, index), missing)| {
+    let sum: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+    let walks = order.iter().zip(quotas(&weights, slots)).map(|(&(address, weight, index), quota)| {
         let period = (heaviest * PERIOD).div_ceil(u64::from(weight));
+        let (least, most) = latitude(quota, u64::from(slots) * u64::from(weight) / sum);
         Walk {
             backend: index,
-            missing,
+            missing: least,
+            welcome: most - least,
             due: 0,
             period,
             turns: 0,
@@ -126,6 +133,15 @@ fn quotas(weights: &[u32], slots: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The least and the greatest share of a backend, around its quota.
+fn latitude(quota: u32, proportion: u64) -> (u32, u32) {
+    let (latitude, bound) = (quota / LATITUDE, proportion * 2 / u64::from(LATITUDE));
+    let within = |slots: u64| u32::try_from(slots).unwrap_or(u32::MAX);
+    let least = (quota - latitude).max(within(proportion - bound + 1)).min(quota);
+    let most = (quota + latitude).min(within(proportion + bound)).max(quota);
+    (least, most)
+}
+
 /// Turns that are due within this time count as due together. On average every backend has one: with shorter
 /// rounds, looking for those that have one would take longer than the turns.
 fn round(weights: &[u32]) -> u64 {
@@ -135,20 +151,21 @@ fn round(weights: &[u32]) -> u64 {
     PERIOD * (heaviest * weights.len() as u64 / sum.max(1)).max(1).next_power_of_two()
 }
 
-/// Lets the backends take turns until each has its quota; in a round, one after the other as listed.
+/// Lets the backends take turns until the table is full; in a round, one after the other as listed.
 fn fill(mut walks: Vec<Walk>, round: u64, slots: u32) -> Vec<u32> {
     let runs = shuffled(slots.div_ceil(RUN));
-    let mut table = Table { taken: vec![0; slots as usize / 64 + 1], owners: vec![0; slots as usize] };
+    let spare = slots - walks.iter().map(|walk| walk.missing).sum::<u32>();
+    let mut table = Table { taken: vec![0; slots as usize / 64 + 1], owners: vec![0; slots as usize], spare };
     let mut now = 0_u64;
     while !walks.is_empty() {
         let mut next = u64::MAX;
         for walk in &mut walks {
-            while walk.due <= now && walk.missing > 0 {
+            while walk.due <= now && walk.goes_on(table.spare) {
                 walk.turn(&runs, &mut table);
             }
             next = next.min(walk.due);
         }
-        walks.retain(|walk| walk.missing > 0);
+        walks.retain(|walk| walk.goes_on(table.spare));
         now = now.saturating_add(round).max(next);
     }
     table.owners
@@ -174,6 +191,8 @@ struct Table {
     /// One bit for each slot: small enough for the first-level cache, where nearly all tries end.
     taken: Vec<u64>,
     owners: Vec<u32>,
+    /// Free slots that no backend needs for its least share.
+    spare: u32,
 }
 
 impl Table {
@@ -193,8 +212,10 @@ impl Table {
 /// A backend on its way through its permutation.
 struct Walk {
     backend: u32,
-    /// Slots to its quota.
+    /// Slots to its least share.
     missing: u32,
+    /// Slots that it may have beyond that one.
+    welcome: u32,
     /// When its next turn is; the first turns of all are at 0.
     due: u64,
     /// Time from turn to turn.
@@ -205,18 +226,26 @@ struct Walk {
 }
 
 impl Walk {
-    /// Tries the slots of the next run. There is one: after the last, no slot would be free and nothing missing.
+    /// Whether it may have another slot, while so many are spare.
+    const fn goes_on(&self, spare: u32) -> bool {
+        self.missing > 0 || (self.welcome > 0 && spare > 0)
+    }
+
+    /// Tries the slots of the next run. There is one: after the last, no slot would be free.
     fn turn(&mut self, runs: &[u32], table: &mut Table) {
-        let mut missing = self.missing;
         for slot in self.permutation.run(runs[self.turns]) {
             if table.take(slot, self.backend) {
-                missing -= 1;
-                if missing == 0 {
+                if self.missing > 0 {
+                    self.missing -= 1;
+                } else {
+                    self.welcome -= 1;
+                    table.spare -= 1;
+                }
+                if !self.goes_on(table.spare) {
                     break;
                 }
             }
         }
-        self.missing = missing;
         self.turns += 1;
         // Time ends where weights differ by more than 2^32 to 1; the lightest then have all their turns at once.
         self.due = self.due.saturating_add(self.period);
