@@ -24,7 +24,7 @@ pub const SERVICE: &str = "web";
 pub const POOL: &str = "servers";
 
 /// An answer that takes longer is a stall: TCP has then sent a segment three times, also on a busy machine.
-const STALL: Duration = Duration::from_secs(5);
+pub const STALL: Duration = Duration::from_secs(5);
 
 /// What is not the same in every test.
 #[derive(Clone, Debug)]
