@@ -63,7 +63,7 @@ impl BackendId {
     }
 }
 
-/// Where a frame goes next: MAC addresses and interface, kept resolved by the controller.
+/// Where a frame goes next: MAC addresses, interface and what fits through it, kept up to date by the controller.
 #[derive(
     Clone,
     Copy,
@@ -87,6 +87,8 @@ pub struct NextHop {
     pub source: Mac,
     /// Our interface; 0 while the neighbour is not resolved.
     pub ifindex: u32,
+    /// The longest IP packet that our interface takes, in bytes.
+    pub mtu: u32,
 }
 
 /// One entry of the backend map.

@@ -15,8 +15,8 @@ fn sizes_and_alignments() {
     let layouts = [
         ("Address", size_of::<Address>(), align_of::<Address>(), 16, 4),
         ("SocketKey", size_of::<SocketKey>(), align_of::<SocketKey>(), 20, 4),
-        ("NextHop", size_of::<NextHop>(), align_of::<NextHop>(), 16, 4),
-        ("Backend", size_of::<Backend>(), align_of::<Backend>(), 40, 4),
+        ("NextHop", size_of::<NextHop>(), align_of::<NextHop>(), 20, 4),
+        ("Backend", size_of::<Backend>(), align_of::<Backend>(), 44, 4),
         ("Service", size_of::<Service>(), align_of::<Service>(), 28, 4),
         ("Endpoint", size_of::<Endpoint>(), align_of::<Endpoint>(), 52, 4),
         ("Slot", size_of::<Slot>(), align_of::<Slot>(), 8, 8),
@@ -36,6 +36,7 @@ fn offsets() {
     assert_eq!(offset_of!(SocketKey, protocol), 18);
     assert_eq!(offset_of!(NextHop, source), 6);
     assert_eq!(offset_of!(NextHop, ifindex), 12);
+    assert_eq!(offset_of!(NextHop, mtu), 16);
     assert_eq!(offset_of!(Backend, port), 16);
     assert_eq!(offset_of!(Backend, id), 20);
     assert_eq!(offset_of!(Backend, hop), 24);

@@ -99,6 +99,7 @@ fn hop(number: u32, ifindex: u32) -> NextHop {
         destination: zerocopy::transmute!(mac(number)),
         source: zerocopy::transmute!(mac(0xff00 + ifindex)),
         ifindex,
+        mtu: 1500,
     }
 }
 

@@ -158,8 +158,12 @@ fn hop(number: u32, ifindex: u32) -> NextHop {
         destination: zerocopy::transmute!(mac(number)),
         source: zerocopy::transmute!(mac(0xff00 + ifindex)),
         ifindex,
+        mtu: MTU,
     }
 }
+
+/// Of both links.
+pub const MTU: u32 = 1500;
 
 /// Number of the clients' gateway, for [`mac`].
 pub const GATEWAY: u32 = 0x100;

@@ -57,7 +57,7 @@ fn socket(text: &str) -> SocketAddr {
 }
 
 fn hop(ifindex: u32) -> NextHop {
-    NextHop { destination: [1, 2, 3], source: [4, 5, 6], ifindex }
+    NextHop { destination: [1, 2, 3], source: [4, 5, 6], ifindex, mtu: 1500 }
 }
 
 fn backend(address: &str, id: BackendId) -> Backend {

@@ -166,7 +166,7 @@ fn next_hop(tables: &Tables, interface: u32, ip: IpAddr) -> Result<NextHop, Stri
         return Err(format!("neighbour {ip} on {name} is not known yet"));
     };
     match neighbour.resolved() {
-        Some(destination) => Ok(NextHop { destination, source, ifindex: interface }),
+        Some(destination) => Ok(NextHop { destination, source, ifindex: interface, mtu: device.link.mtu }),
         None => Err(format!("neighbour {ip} on {name} does not answer (state {})", neighbour.state)),
     }
 }
@@ -311,6 +311,16 @@ mod tests {
         assert_eq!(facts(&tables, &["198.51.100.1"]).hops[&ip("198.51.100.1")].ifindex, 2);
         tables.fold(&fixtures::link_down(2, "eth0", 1));
         assert_eq!(facts(&tables, &["198.51.100.1"]).hops[&ip("198.51.100.1")].ifindex, 3);
+    }
+
+    #[test]
+    fn next_hops_know_what_fits_through_their_link() {
+        let mut tables = routed();
+        tables.fold(&fixtures::link_of_mtu(2, "eth0", 1, 1400));
+        let facts = facts(&tables, &["10.0.0.2", "fd00:1::2"]);
+        assert_eq!(facts.hops[&ip("10.0.0.2")].mtu, 1400);
+        assert_eq!(facts.hops[&ip("fd00:1::2")].mtu, fixtures::MTU);
+        assert_eq!(facts.routes[&prefix("0.0.0.0", 0)].mtu, 1400);
     }
 
     #[test]

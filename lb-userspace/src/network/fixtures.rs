@@ -37,8 +37,12 @@ pub(super) fn hop(interface: u32, neighbour: &str, link: u8) -> NextHop {
         destination: mac(&neighbour_mac(neighbour)).unwrap(),
         source: mac(&[2, 0, 0, 0, 0, link]).unwrap(),
         ifindex: interface,
+        mtu: MTU,
     }
 }
+
+/// Of every link but those of [`link_of_mtu`].
+pub(super) const MTU: u32 = 1500;
 
 fn link_message(index: u32, name: &str, address: u8, flags: LinkFlags) -> LinkMessage {
     let mut message = LinkMessage::default();
@@ -47,7 +51,7 @@ fn link_message(index: u32, name: &str, address: u8, flags: LinkFlags) -> LinkMe
     message.header.flags = flags;
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Mtu(1500),
+        LinkAttribute::Mtu(MTU),
         LinkAttribute::Address(vec![2, 0, 0, 0, 0, address]),
     ];
     message
@@ -55,6 +59,13 @@ fn link_message(index: u32, name: &str, address: u8, flags: LinkFlags) -> LinkMe
 
 pub(super) fn link(index: u32, name: &str, address: u8) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewLink(link_message(index, name, address, LinkFlags::Up | LinkFlags::LowerUp))
+}
+
+pub(super) fn link_of_mtu(index: u32, name: &str, address: u8, mtu: u32) -> RouteNetlinkMessage {
+    let mut message = link_message(index, name, address, LinkFlags::Up | LinkFlags::LowerUp);
+    message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::Mtu(_)));
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    RouteNetlinkMessage::NewLink(message)
 }
 
 pub(super) fn link_down(index: u32, name: &str, address: u8) -> RouteNetlinkMessage {

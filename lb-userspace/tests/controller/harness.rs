@@ -76,7 +76,7 @@ pub fn address(text: &str) -> SocketAddr {
 }
 
 pub fn hop(interface: u32) -> NextHop {
-    NextHop { destination: [1, 2, 3], source: [4, 5, 6], ifindex: interface }
+    NextHop { destination: [1, 2, 3], source: [4, 5, 6], ifindex: interface, mtu: 1500 }
 }
 
 /// A host with tc on eth0 that reaches every backend of these tests.

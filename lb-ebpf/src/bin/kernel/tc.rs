@@ -147,5 +147,7 @@ pub fn fib(
         destination: zerocopy::transmute!(parameters.dmac),
         source: zerocopy::transmute!(parameters.smac),
         ifindex: parameters.ifindex,
+        // SAFETY: both fields of the union are integers; the kernel has answered with the route's MTU.
+        mtu: u32::from(unsafe { parameters.__bindgen_anon_1.mtu_result }),
     })
 }
