@@ -10,6 +10,8 @@ pub type Mac = [u16; 3];
 
 /// The IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;
+/// The IP protocol number of UDP (RFC 768).
+pub const UDP: u8 = 17;
 
 /// An IPv4 or IPv6 address; IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), so that one map serves both.
 #[derive(

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::address::{Address, Mac, Port};
+use crate::address::{Address, Mac, Port, SocketKey};
 
 /// A backend's place in the backend map with the generation that lives there.
 ///
@@ -113,10 +113,17 @@ pub struct Backend {
     pub address: Address,
     /// Where it listens.
     pub port: Port,
-    /// Zero.
-    pub padding: u16,
+    /// The IP protocol number of what it serves under this id.
+    pub protocol: u16,
     /// The id that lives here: any other id with this index names a dead backend. NONE: nobody lives here.
     pub id: BackendId,
     /// How to reach it; interface 0 while unknown.
     pub hop: NextHop,
+}
+
+impl Backend {
+    /// What its replies come from: its key in the endpoint map.
+    pub const fn endpoint(&self) -> SocketKey {
+        SocketKey { address: self.address, port: self.port, protocol: self.protocol }
+    }
 }

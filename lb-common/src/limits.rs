@@ -5,7 +5,7 @@ pub const SERVICES: u32 = 16 * 1024;
 /// Backends, over all pools and generations in use: one index each, index 0 unused.
 pub const BACKENDS: u32 = 32 * 1024;
 /// Maglev tables: one a pool, address family and protocol in use.
-pub const TABLES: u32 = 4096;
+pub const TABLES: u32 = 8192;
 /// Slots of the largest table that `table_size` may ask for: a prime.
 pub const MAX_TABLE_SIZE: u32 = 655_373;
 /// Addresses of the host itself.

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::address::SocketKey;
+use crate::address::{SocketKey, TCP, UDP};
 use crate::backend::BackendId;
 
 /// A service's place in the traffic map with its generation: 16 bits each. Flow keys hold the whole id, so
@@ -47,6 +47,20 @@ impl ServiceId {
 pub const SOURCE_AFFINITY: u32 = 1;
 /// [`Service::flags`]: this entry only marks its address as a VIP; it forwards nothing.
 pub const VIP_MARKER: u32 = 2;
+/// [`Service::flags`] of a marker: a service of this address speaks TCP.
+pub const VIP_TCP: u32 = 4;
+/// [`Service::flags`] of a marker: a service of this address speaks UDP.
+pub const VIP_UDP: u32 = 8;
+
+/// The flag of a marker for the transport of an IP protocol number; 0 where no service can have it.
+#[inline(always)]
+pub const fn vip_of(protocol: u8) -> u32 {
+    match protocol {
+        TCP => VIP_TCP,
+        UDP => VIP_UDP,
+        _ => 0,
+    }
+}
 
 /// One entry of the service map.
 #[derive(
@@ -72,7 +86,7 @@ pub struct Service {
     pub table: u32,
     /// Slots of that table.
     pub slots: u32,
-    /// [`SOURCE_AFFINITY`], [`VIP_MARKER`].
+    /// [`SOURCE_AFFINITY`], [`VIP_MARKER`], [`VIP_TCP`], [`VIP_UDP`].
     pub flags: u32,
     /// Idle time-out of an established flow in ticks (`timeouts.established`).
     pub established: u32,

@@ -1,12 +1,11 @@
 //! What differs between IPv4 and IPv6; everything else of the walk is written once.
 
-use lb_common::address::TCP;
 use lb_common::{Address, Counter};
 
 use crate::checksum::Sum;
 use crate::headers::{Ipv4, Ipv6, U16, U32, field, words};
 use crate::packet::Packet;
-use crate::segment::TCP_LENGTH;
+use crate::transport::Transport;
 
 /// The IP header of a packet that may be for a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +14,9 @@ pub struct Network {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// Where the TCP header begins, in bytes from the frame's start; `None`: this packet shows no ports.
+    /// What it carries, or what its first fragment carried; `None`: extension headers hide it.
+    pub transport: Option<Transport>,
+    /// Where the transport header begins, in bytes from the frame's start; `None`: this packet shows no ports.
     pub l4: Option<usize>,
     /// Where the packet ends by its own header, in bytes from the frame's start.
     pub end: usize,
@@ -36,7 +37,7 @@ pub enum Side {
 
 /// An IP version.
 pub trait Family {
-    /// Reads the header at byte `l3`; `None`: whatever it is, it is not TCP over this version.
+    /// Reads the header at byte `l3`; `None`: whatever it is, it is neither TCP nor UDP over this version.
     fn inspect<P: Packet>(packet: &P, l3: usize) -> Option<Network>;
 
     /// Replaces one address and takes one hop off; returns what the pseudo-header's sum changes by.
@@ -56,7 +57,7 @@ const IPV4_LENGTH: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6_LENGTH: usize = 40;
 
-/// IPv6 extension headers that may stand before TCP (IANA "IPv6 Extension Header Types", without ESP, which
+/// IPv6 extension headers that may stand before TCP or UDP (IANA "IPv6 Extension Header Types", without ESP, which
 /// hides what follows).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -69,16 +70,17 @@ impl Family for V4 {
     #[inline(always)]
     fn inspect<P: Packet>(packet: &P, l3: usize) -> Option<Network> {
         let ip = packet.header::<Ipv4>(l3)?;
-        if ip.version_ihl >> 4 != 4 || ip.protocol != TCP {
+        if ip.version_ihl >> 4 != 4 {
             return None;
         }
+        let transport = Transport::of(ip.protocol)?;
         let header = usize::from(ip.version_ihl & 0xf) * 4;
         let total = usize::from(ip.total_length.get());
         let fragment = ip.fragment.get() & FRAGMENT;
         let has_ports = header >= IPV4_LENGTH && fragment & FRAGMENT_OFFSET == 0;
         let obstacle = if fragment != 0 {
             Some(Counter::Fragment)
-        } else if header < IPV4_LENGTH || total < header + TCP_LENGTH {
+        } else if header < IPV4_LENGTH || total < header + transport.header_length() {
             Some(Counter::Malformed)
         } else if header > IPV4_LENGTH {
             Some(Counter::Options)
@@ -88,6 +90,7 @@ impl Family for V4 {
         Some(Network {
             source: Address::from_v4_raw(ip.source.raw()),
             destination: Address::from_v4_raw(ip.destination.raw()),
+            transport: Some(transport),
             l4: if has_ports { Some(l3 + header) } else { None },
             end: l3 + total,
             ttl: ip.ttl,
@@ -126,19 +129,21 @@ impl Family for V6 {
             return None;
         }
         let payload = usize::from(ip.payload_length.get());
-        let (has_ports, obstacle) = match ip.next_header {
-            TCP if payload < TCP_LENGTH => (true, Some(Counter::Malformed)),
-            TCP => (true, None),
-            FRAGMENT_HEADER => (false, Some(Counter::Fragment)),
-            HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY => {
-                (false, Some(Counter::Options))
+        let transport = Transport::of(ip.next_header);
+        let obstacle = match (transport, ip.next_header) {
+            (Some(transport), _) if payload < transport.header_length() => Some(Counter::Malformed),
+            (Some(_), _) => None,
+            (None, FRAGMENT_HEADER) => Some(Counter::Fragment),
+            (None, HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY) => {
+                Some(Counter::Options)
             }
-            _ => return None,
+            (None, _) => return None,
         };
         Some(Network {
             source,
             destination,
-            l4: if has_ports { Some(l3 + IPV6_LENGTH) } else { None },
+            transport,
+            l4: if transport.is_some() { Some(l3 + IPV6_LENGTH) } else { None },
             end: l3 + IPV6_LENGTH + payload,
             ttl: ip.hop_limit,
             obstacle,

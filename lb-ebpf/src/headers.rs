@@ -113,6 +113,8 @@ wire! {
     }
     /// What TCP and UDP begin with.
     struct Ports { source: Port, destination: Port }
+    /// RFC 768.
+    struct Udp { source: Port, destination: Port, length: U16, checksum: U16 }
     /// RFC 9293.
     struct Tcp {
         source: Port, destination: Port, sequence: U32, acknowledgment: U32,

@@ -14,8 +14,9 @@ use zerocopy::IntoBytes;
 
 use crate::checksum::Sum;
 use crate::headers::Header;
-use crate::packet::{Packet, fix_in_place};
+use crate::packet::Packet;
 use crate::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
+use crate::transport::{Transport, fix_in_place};
 
 /// A frame in memory, on an even address as in the kernel.
 #[derive(Clone, Debug)]
@@ -61,15 +62,15 @@ impl Packet for Frame {
         self.length >= bytes
     }
 
-    fn fix_tcp_checksum(&mut self, at: usize, address: Sum, ports: Sum) -> Option<()> {
-        fix_in_place(self, at, address.plus(ports))
+    fn fix_checksum(&mut self, transport: Transport, l4: usize, address: Sum, ports: Sum) -> Option<()> {
+        fix_in_place(self, transport, l4, address.plus(ports))
     }
 
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
-    fn route(&mut self, _source: &Address, _destination: &Address, _length: u16) -> Option<NextHop> {
+    fn route(&mut self, _: u8, _: &Address, _: &Address, _: u16) -> Option<NextHop> {
         self.route
     }
 }

@@ -7,7 +7,7 @@
 //! 1. Ethernet and at most one 802.1Q tag; anything but IPv4 and IPv6 passes.
 //! 2. [`family`]: addresses, where the ports are, and what stands in the way of translating.
 //! 3. The service look-up. Not a service: perhaps a reply of a backend ([`reply`]), else it passes untouched.
-//! 4. [`segment`]: the TCP header must make sense.
+//! 4. [`segment`]: the TCP or UDP header must make sense.
 //! 5. [`select`]: Maglev slot, and the flow tables where the slot is within a change.
 //! 6. [`nat`]: addresses, ports, checksums, TTL, MAC addresses.
 #![no_std]
@@ -25,6 +25,7 @@ pub mod reply;
 pub mod segment;
 pub mod select;
 pub mod tables;
+pub mod transport;
 pub mod verdict;
 pub mod walk;
 

@@ -6,10 +6,12 @@ use crate::checksum::Sum;
 use crate::family::{Family, Side};
 use crate::headers::{Ethernet, Ports};
 use crate::packet::Packet;
-use crate::segment::TCP_CHECKSUM;
+use crate::transport::Transport;
 
 /// One translation: which side becomes what, and where the frame goes.
 pub struct Translation<'a> {
+    /// Of a TCP segment or a UDP datagram.
+    pub transport: Transport,
     /// Which address and port.
     pub side: Side,
     /// The new address.
@@ -47,5 +49,5 @@ fn rewrite<F: Family, P: Packet>(packet: &mut P, l3: usize, l4: usize, to: &Tran
     };
     let change = Sum::default().swap16(port.raw(), to.port.raw());
     *port = to.port;
-    packet.fix_tcp_checksum(l4 + TCP_CHECKSUM, address, change)
+    packet.fix_checksum(to.transport, l4, address, change)
 }

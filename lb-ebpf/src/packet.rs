@@ -3,7 +3,8 @@
 use lb_common::{Address, NextHop};
 
 use crate::checksum::Sum;
-use crate::headers::{Header, U16};
+use crate::headers::Header;
+use crate::transport::Transport;
 
 /// A frame, from its link header on.
 ///
@@ -19,22 +20,21 @@ pub trait Packet {
     /// Whether the frame has at least `bytes` bytes, wherever they lie.
     fn holds(&self, bytes: usize) -> bool;
 
-    /// Makes a change known to the TCP checksum at byte `at`: `address` is what changed in the pseudo-header,
-    /// `ports` what changed in the segment. Two parts, because a partial checksum covers only the first.
-    fn fix_tcp_checksum(&mut self, at: usize, address: Sum, ports: Sum) -> Option<()>;
+    /// Makes a change known to the checksum of the transport header at byte `l4`: `address` is what changed in
+    /// the pseudo-header, `ports` what changed in the segment. Two parts, because a partial checksum covers
+    /// only the first.
+    fn fix_checksum(&mut self, transport: Transport, l4: usize, address: Sum, ports: Sum) -> Option<()>;
 
     /// The interface that the frame came in by.
     fn ifindex(&self) -> u32;
 
-    /// Where the kernel would send a packet of `length` bytes (its FIB, RFC 1812 §5.2.1): asked where the
-    /// mirrored routes have no answer.
-    fn route(&mut self, source: &Address, destination: &Address, length: u16) -> Option<NextHop>;
-}
-
-/// The incremental update in the frame, for everything but socket buffers.
-#[inline(always)]
-pub fn fix_in_place<P: Packet>(packet: &mut P, at: usize, change: Sum) -> Option<()> {
-    let checksum = packet.header_mut::<U16>(at)?;
-    *checksum = U16::from_raw(change.apply(checksum.raw()));
-    Some(())
+    /// Where the kernel would send a packet of `length` bytes and an IP protocol number (its FIB, RFC 1812
+    /// §5.2.1): asked where the mirrored routes have no answer.
+    fn route(
+        &mut self,
+        protocol: u8,
+        source: &Address,
+        destination: &Address,
+        length: u16,
+    ) -> Option<NextHop>;
 }

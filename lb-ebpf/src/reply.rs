@@ -4,7 +4,7 @@
 //! that very backend. Everything else from there (answers to the host itself, the backend's own connections)
 //! passes untouched.
 
-use lb_common::{Counter, Endpoint, FlowKey, NextHop, Port};
+use lb_common::{Counter, Endpoint, FlowKey, NextHop};
 
 use crate::family::{Family, Network, Side};
 use crate::nat::{self, Translation};
@@ -12,8 +12,9 @@ use crate::packet::Packet;
 use crate::segment::{Segment, follows};
 use crate::select;
 use crate::tables::{Direction, HalfOpenEntry, Tables};
+use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::walk;
+use crate::walk::{self, At};
 
 /// What becomes of a packet from a backend's endpoint.
 #[inline(always)]
@@ -22,12 +23,12 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
     tables: &T,
     endpoint: &Endpoint,
     network: &Network,
-    (l3, l4): (usize, usize),
+    at: At,
 ) -> Verdict {
     if tables.is_local(&network.destination) {
         return Verdict::PASS;
     }
-    let segment = match walk::check(packet, network, l4) {
+    let segment = match walk::check(packet, network, at) {
         Ok(segment) => segment,
         // A fragment or a packet with options: nobody can tell whose it is.
         Err(Counter::Fragment | Counter::Options) => return Verdict::PASS,
@@ -36,7 +37,7 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
     if segment.is_syn() || !belongs(tables, endpoint, network, &segment) {
         return Verdict::PASS;
     }
-    match send::<F, P, T>(packet, tables, endpoint, network, (l3, l4)) {
+    match send::<F, P, T>(packet, tables, endpoint, network, at) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::drop(reason),
     }
@@ -47,7 +48,8 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
 fn belongs<T: Tables>(tables: &T, endpoint: &Endpoint, network: &Network, segment: &Segment) -> bool {
     let service = &endpoint.service;
     let client = (network.destination, segment.destination);
-    let index = walk::slot_of(tables, service, client, (endpoint.vip.address, endpoint.vip.port));
+    let vip = (endpoint.vip.address, endpoint.vip.port);
+    let index = walk::slot_of(tables, service, segment.transport, client, vip);
     let Some(slot) = tables.slot(service.table, index) else { return false };
     if !slot.is_tracked() {
         return slot.current() == endpoint.backend;
@@ -84,13 +86,19 @@ fn send<F: Family, P: Packet, T: Tables>(
     tables: &T,
     endpoint: &Endpoint,
     network: &Network,
-    (l3, l4): (usize, usize),
+    at: At,
 ) -> Result<Verdict, Counter> {
-    let length = (network.end - l3) as u16;
-    let hop = next_hop(packet, tables, endpoint, network, length).ok_or(Counter::NoNeighbour)?;
-    let port: Port = endpoint.vip.port;
-    let to = Translation { side: Side::Source, address: &endpoint.vip.address, port, hop: &hop };
-    nat::translate::<F, P>(packet, l3, l4, &to)?;
+    let length = (network.end - at.l3) as u16;
+    let hop =
+        next_hop(packet, tables, endpoint, network, (at.transport, length)).ok_or(Counter::NoNeighbour)?;
+    let to = Translation {
+        transport: at.transport,
+        side: Side::Source,
+        address: &endpoint.vip.address,
+        port: endpoint.vip.port,
+        hop: &hop,
+    };
+    nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
     tables.count(&endpoint.service, endpoint.backend, Direction::Reply, network.end as u32);
     Ok(Verdict::reply(hop.ifindex))
 }
@@ -103,7 +111,7 @@ fn next_hop<P: Packet, T: Tables>(
     tables: &T,
     endpoint: &Endpoint,
     network: &Network,
-    length: u16,
+    (transport, length): (Transport, u16),
 ) -> Option<NextHop> {
     let client = &network.destination;
     if let Some(hop) = tables.next_hop(client)
@@ -111,7 +119,7 @@ fn next_hop<P: Packet, T: Tables>(
     {
         return Some(*hop);
     }
-    let hop = packet.route(&endpoint.vip.address, client, length);
+    let hop = packet.route(transport.protocol(), &endpoint.vip.address, client, length);
     if hop.is_none() {
         tables.want(client, packet.ifindex());
     }

@@ -1,25 +1,24 @@
-//! What the walk needs to know of a TCP segment.
+//! What the walk needs to know of a TCP segment or a UDP datagram.
 
 use lb_common::{Counter, Port};
 
-use crate::headers::Tcp;
+use crate::headers::{Tcp, Udp};
 use crate::packet::Packet;
+use crate::transport::Transport;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// The bytes of a TCP header without options.
-pub const TCP_LENGTH: usize = 20;
-/// Where in the header the checksum lies.
-pub const TCP_CHECKSUM: usize = 16;
 /// How far from what is expected a sequence or acknowledgment number may lie: 64 KiB.
 const WINDOW: u32 = 1 << 16;
 
-/// A checked TCP header, in host order.
+/// A checked TCP or UDP header, in host order. A datagram has no numbers and no flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// Which of the two.
+    pub transport: Transport,
     /// Source port.
     pub source: Port,
     /// Destination port.
@@ -38,13 +37,34 @@ impl Segment {
     /// [`Counter::Malformed`] where the header does not fit, [`Counter::TcpFlags`] for a set of flags that no
     /// stack sends.
     #[inline(always)]
-    pub fn read<P: Packet>(packet: &P, l4: usize, end: usize) -> Result<Self, Counter> {
+    pub fn read<P: Packet>(packet: &P, transport: Transport, l4: usize, end: usize) -> Result<Self, Counter> {
+        match transport {
+            Transport::Tcp => Self::tcp(packet, l4, end),
+            Transport::Udp => Self::udp(packet, l4, end),
+        }
+    }
+
+    #[inline(always)]
+    fn udp<P: Packet>(packet: &P, l4: usize, end: usize) -> Result<Self, Counter> {
+        let udp = packet.header::<Udp>(l4).ok_or(Counter::Malformed)?;
+        let length = usize::from(udp.length.get());
+        // Shorter than the packet is legal: what follows are UDP options (RFC 9868).
+        if length < Transport::Udp.header_length() || l4 + length > end {
+            return Err(Counter::Malformed);
+        }
+        let (source, destination) = (udp.source, udp.destination);
+        Ok(Self { transport: Transport::Udp, source, destination, seq: 0, ack: 0, flags: 0 })
+    }
+
+    #[inline(always)]
+    fn tcp<P: Packet>(packet: &P, l4: usize, end: usize) -> Result<Self, Counter> {
         let tcp = packet.header::<Tcp>(l4).ok_or(Counter::Malformed)?;
         let length = usize::from(tcp.offset >> 4) * 4;
-        if length < TCP_LENGTH || l4 + length > end {
+        if length < Transport::Tcp.header_length() || l4 + length > end {
             return Err(Counter::Malformed);
         }
         let segment = Self {
+            transport: Transport::Tcp,
             source: tcp.source,
             destination: tcp.destination,
             seq: tcp.sequence.get(),
@@ -58,6 +78,12 @@ impl Segment {
     #[inline(always)]
     const fn has_impossible_flags(self) -> bool {
         if self.flags & SYN != 0 { self.flags & (FIN | RST) != 0 } else { self.flags & (ACK | RST) == 0 }
+    }
+
+    /// Whether this is a UDP datagram.
+    #[inline(always)]
+    pub const fn is_udp(self) -> bool {
+        matches!(self.transport, Transport::Udp)
     }
 
     /// A client opens a flow.

@@ -1,8 +1,7 @@
 //! From a frame to a verdict.
 
-use lb_common::address::TCP;
 use lb_common::hash::{self, Tuple};
-use lb_common::service::SOURCE_AFFINITY;
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
 use lb_common::{Address, Counter, FlowKey, Port, Service, SocketKey};
 
 use crate::family::{Family, Network, Side, V4, V6};
@@ -11,6 +10,7 @@ use crate::nat::{self, Translation};
 use crate::packet::Packet;
 use crate::segment::Segment;
 use crate::tables::{Direction, Tables};
+use crate::transport::Transport;
 use crate::verdict::Verdict;
 use crate::{reply, select};
 
@@ -34,6 +34,17 @@ enum Kind {
     Ipv6,
 }
 
+/// Where the headers of a packet with ports lie, in bytes from the frame's start, and which they are.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    /// The IP header.
+    pub(crate) l3: usize,
+    /// The transport header.
+    pub(crate) l4: usize,
+    /// What that is.
+    pub(crate) transport: Transport,
+}
+
 /// The network layer's kind and place. The place is a run-time value (14 or 18): one walk serves both.
 #[inline(always)]
 fn link<P: Packet>(packet: &P) -> Option<(Kind, usize)> {
@@ -53,12 +64,15 @@ fn link<P: Packet>(packet: &P) -> Option<(Kind, usize)> {
 #[inline(always)]
 fn walk<F: Family, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) -> Verdict {
     let Some(network) = F::inspect(packet, l3) else { return Verdict::PASS };
-    let Some((l4, ports)) = network.l4.and_then(|l4| Some((l4, *packet.header::<Ports>(l4)?))) else {
+    let (Some(transport), Some(l4)) = (network.transport, network.l4) else {
         return portless(tables, &network);
     };
-    let vip = SocketKey { address: network.destination, port: ports.destination, protocol: u16::from(TCP) };
+    let Some(ports) = packet.header::<Ports>(l4).copied() else { return portless(tables, &network) };
+    let protocol = u16::from(transport.protocol());
+    let vip = SocketKey { address: network.destination, port: ports.destination, protocol };
+    let at = At { l3, l4, transport };
     match tables.service(&vip) {
-        Some(service) => match forward::<F, P, T>(packet, tables, service, &network, (l3, l4)) {
+        Some(service) => match forward::<F, P, T>(packet, tables, service, &network, at) {
             Ok(verdict) => verdict,
             Err(reason) => {
                 tables.count_drop(service);
@@ -66,21 +80,24 @@ fn walk<F: Family, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) 
             }
         },
         None => {
-            let source = SocketKey { address: network.source, port: ports.source, protocol: u16::from(TCP) };
+            let source = SocketKey { address: network.source, port: ports.source, protocol };
             match tables.endpoint(&source) {
-                Some(endpoint) => reply::answer::<F, P, T>(packet, tables, endpoint, &network, (l3, l4)),
+                Some(endpoint) => reply::answer::<F, P, T>(packet, tables, endpoint, &network, at),
                 None => Verdict::PASS,
             }
         }
     }
 }
 
-/// A packet without ports is for a service if its destination is a VIP.
+/// A packet without ports may be for a service if its destination is a VIP of one with this transport.
 #[inline(always)]
 fn portless<T: Tables>(tables: &T, network: &Network) -> Verdict {
+    let of = network.transport.map_or(VIP_MARKER, |transport| vip_of(transport.protocol()));
     match tables.service(&SocketKey::vip(network.destination)) {
-        Some(_) => Verdict::drop(network.obstacle.unwrap_or(Counter::Malformed)),
-        None => Verdict::PASS,
+        Some(marker) if marker.flags & of != 0 => {
+            Verdict::drop(network.obstacle.unwrap_or(Counter::Malformed))
+        }
+        Some(_) | None => Verdict::PASS,
     }
 }
 
@@ -91,12 +108,12 @@ fn forward<F: Family, P: Packet, T: Tables>(
     tables: &T,
     service: &Service,
     network: &Network,
-    (l3, l4): (usize, usize),
+    at: At,
 ) -> Result<Verdict, Counter> {
-    let segment = check(packet, network, l4)?;
+    let segment = check(packet, network, at)?;
     let client = (network.source, segment.source);
     let vip = (network.destination, segment.destination);
-    let slot = slot_of(tables, service, client, vip);
+    let slot = slot_of(tables, service, at.transport, client, vip);
     let key = FlowKey { client: client.0, service: service.id, port: client.1, padding: 0 };
     let id = select::backend(tables, service, &key, slot, &segment)?;
     let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Counter::Inconsistent)?;
@@ -104,12 +121,13 @@ fn forward<F: Family, P: Packet, T: Tables>(
         return Err(Counter::NoNeighbour);
     }
     let to = Translation {
+        transport: at.transport,
         side: Side::Destination,
         address: &backend.address,
         port: backend.port,
         hop: &backend.hop,
     };
-    nat::translate::<F, P>(packet, l3, l4, &to)?;
+    nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
     tables.count(service, id, Direction::Forward { new_flow: segment.is_syn() }, network.end as u32);
     Ok(Verdict::forward(backend.hop.ifindex))
 }
@@ -119,14 +137,14 @@ fn forward<F: Family, P: Packet, T: Tables>(
 /// # Errors
 /// The drop reason.
 #[inline(always)]
-pub(crate) fn check<P: Packet>(packet: &P, network: &Network, l4: usize) -> Result<Segment, Counter> {
+pub(crate) fn check<P: Packet>(packet: &P, network: &Network, at: At) -> Result<Segment, Counter> {
     if let Some(obstacle) = network.obstacle {
         return Err(obstacle);
     }
     if !packet.holds(network.end) {
         return Err(Counter::Malformed);
     }
-    let segment = Segment::read(packet, l4, network.end)?;
+    let segment = Segment::read(packet, at.transport, at.l4, network.end)?;
     if network.ttl <= 1 {
         return Err(Counter::TtlExceeded);
     }
@@ -138,6 +156,7 @@ pub(crate) fn check<P: Packet>(packet: &P, network: &Network, l4: usize) -> Resu
 pub(crate) fn slot_of<T: Tables>(
     tables: &T,
     service: &Service,
+    transport: Transport,
     client: (Address, Port),
     vip: (Address, Port),
 ) -> u32 {
@@ -147,7 +166,7 @@ pub(crate) fn slot_of<T: Tables>(
         destination: vip.0,
         source_port: if by_port { client.1 } else { Port::new(0) },
         destination_port: vip.1,
-        protocol: TCP,
+        protocol: transport.protocol(),
     };
     hash::slot(tuple.hash(tables.seed()), service.slots)
 }

@@ -4,12 +4,12 @@
 //! are built from scratch, never by translating, so a wrong translation cannot agree with itself.
 
 mod broken;
+mod datagrams;
 mod plain;
 mod tracked;
 
 use std::net::SocketAddr;
 
-use lb_common::address::TCP;
 use lb_common::hash::{self, Tuple};
 use lb_common::{BackendId, Counter, Port};
 
@@ -39,7 +39,7 @@ pub struct Case {
 
 /// Every row.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), broken::cases(), tracked::cases()].concat()
+    [plain::cases(), datagrams::cases(), broken::cases(), tracked::cases()].concat()
 }
 
 /// The usual IPv4 client.
@@ -108,7 +108,7 @@ pub fn chosen(web: Web, client: SocketAddr) -> BackendId {
         destination: vip.ip().into(),
         source_port: Port::new(if web == Web::Affinity { 0 } else { client.port() }),
         destination_port: Port::new(vip.port()),
-        protocol: TCP,
+        protocol: web.protocol(),
     };
     let ids = web.backends();
     ids[hash::slot(tuple.hash(SEED), SLOTS) as usize % ids.len()]

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use lb_common::address::TCP;
 use lb_common::hash::{self, Tuple};
-use lb_common::service::VIP_MARKER;
+use lb_common::service::{VIP_MARKER, VIP_TCP};
 use lb_common::{
     Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey,
 };
@@ -300,20 +300,15 @@ impl Bed {
         let mut desired = KernelState::default();
         let vip = SocketKey::new(vip(), TCP);
         desired.services.insert(vip, self.service);
-        let marker = Service { flags: VIP_MARKER, ..Service::default() };
+        let marker = Service { flags: VIP_MARKER | VIP_TCP, ..Service::default() };
         desired.services.insert(SocketKey::vip(vip.address), marker);
         for (host, id) in self.ids.iter().filter(|(host, _)| !self.dead.contains(host)) {
             let endpoint = host.endpoint();
-            let backend = Backend {
-                address: endpoint.ip().into(),
-                port: Port::new(endpoint.port()),
-                padding: 0,
-                id: *id,
-                hop: hop(id.index(), BACKEND_SIDE),
-            };
-            desired.backends.insert(id.index(), backend);
-            let value = Endpoint { vip, backend: *id, service: self.service };
-            desired.endpoints.insert(SocketKey::new(endpoint, TCP), value);
+            let endpoint = SocketKey::new(endpoint, TCP);
+            let SocketKey { address, port, protocol } = endpoint;
+            let hop = hop(id.index(), BACKEND_SIDE);
+            desired.backends.insert(id.index(), Backend { address, port, protocol, id: *id, hop });
+            desired.endpoints.insert(endpoint, Endpoint { vip, backend: *id, service: self.service });
         }
         desired.tables.insert(TABLE, slots.clone());
         for action in plan(&self.applied, &desired) {

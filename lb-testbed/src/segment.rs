@@ -1,11 +1,12 @@
-//! Frames to send: a TCP segment with everything around it, built by an independent library.
+//! Frames to send: a TCP segment or UDP datagram with everything around it, built by an independent library.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use etherparse::{
     EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header,
-    PacketHeaders, SingleVlanHeader, TcpHeader, VlanId,
+    NetHeaders, PacketHeaders, SingleVlanHeader, TcpHeader, TransportHeader, UdpHeader, VlanId,
 };
+use lb_ebpf::transport::Transport;
 
 /// The MAC address that test frames come from.
 pub const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
@@ -23,9 +24,13 @@ pub const PSH: u8 = 0x08;
 /// ACK.
 pub const ACK: u8 = 0x10;
 
-/// A TCP segment in an IPv4 or IPv6 packet in an Ethernet frame.
+/// A TCP segment in an IPv4 or IPv6 packet in an Ethernet frame; by [`Tcp::datagram`] a UDP datagram instead.
 #[derive(Clone, Debug)]
 pub struct Tcp {
+    /// TCP, or UDP: it then has no flags and no numbers.
+    pub transport: Transport,
+    /// Whether the transport checksum is left out (0, which UDP allows for).
+    pub without_checksum: bool,
     /// Sender.
     pub source: SocketAddr,
     /// Receiver, of the same family.
@@ -54,6 +59,8 @@ impl Tcp {
     /// A bare segment with these flags.
     pub fn new(source: SocketAddr, destination: SocketAddr, flags: u8) -> Self {
         Self {
+            transport: Transport::Tcp,
+            without_checksum: false,
             source,
             destination,
             flags,
@@ -66,6 +73,18 @@ impl Tcp {
             fragment_offset: 0,
             payload: Vec::new(),
         }
+    }
+
+    /// A UDP datagram.
+    pub fn datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Self {
+        Self { transport: Transport::Udp, ..Self::new(source, destination, 0).payload(payload) }
+    }
+
+    /// With a transport checksum of 0.
+    #[must_use]
+    pub fn without_checksum(mut self) -> Self {
+        self.without_checksum = true;
+        self
     }
 
     /// With a payload.
@@ -103,8 +122,14 @@ impl Tcp {
 
     /// The frame between two MAC addresses, checksums right.
     pub fn frame_between(&self, source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
-        let tcp = self.header();
-        let length = tcp.header_len() + self.payload.len();
+        let mut header = match self.transport {
+            Transport::Tcp => self.tcp().to_bytes().to_vec(),
+            Transport::Udp => self.udp().to_bytes().to_vec(),
+        };
+        if self.without_checksum {
+            header[self.transport.checksum_at()..][..2].fill(0);
+        }
+        let length = header.len() + self.payload.len();
         let (kind, ip) = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => (EtherType::IPV4, self.ipv4(from, to, length)),
             (from, to) => (EtherType::IPV6, self.ipv6(from, to, length)),
@@ -118,12 +143,26 @@ impl Tcp {
             frame.extend(tag.to_bytes());
         }
         frame.extend(ip);
-        frame.extend(tcp.to_bytes());
+        frame.extend(header);
         frame.extend(&self.payload);
         frame
     }
 
-    fn header(&self) -> TcpHeader {
+    fn udp(&self) -> UdpHeader {
+        let length = Transport::Udp.header_length() + self.payload.len();
+        let (source_port, destination_port) = (self.source.port(), self.destination.port());
+        let mut udp = UdpHeader { source_port, destination_port, length: length as u16, checksum: 0 };
+        udp.checksum = match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                udp.calc_checksum_ipv4_raw(from.octets(), to.octets(), &self.payload)
+            }
+            (from, to) => udp.calc_checksum_ipv6_raw(octets(from), octets(to), &self.payload),
+        }
+        .expect("a test datagram is short");
+        udp
+    }
+
+    fn tcp(&self) -> TcpHeader {
         let mut tcp = TcpHeader::new(self.source.port(), self.destination.port(), self.seq, 64240);
         tcp.acknowledgment_number = self.ack;
         tcp.fin = self.flags & FIN != 0;
@@ -135,21 +174,21 @@ impl Tcp {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 tcp.calc_checksum_ipv4_raw(from.octets(), to.octets(), &self.payload)
             }
-            (from, to) => {
-                let octets = |ip: IpAddr| match ip {
-                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-                    IpAddr::V6(ip) => ip.octets(),
-                };
-                tcp.calc_checksum_ipv6_raw(octets(from), octets(to), &self.payload)
-            }
+            (from, to) => tcp.calc_checksum_ipv6_raw(octets(from), octets(to), &self.payload),
         }
         .expect("a test segment is short");
         tcp
     }
 
     fn ipv4(&self, from: Ipv4Addr, to: Ipv4Addr, length: usize) -> Vec<u8> {
-        let mut ip = Ipv4Header::new(length as u16, self.ttl, IpNumber::TCP, from.octets(), to.octets())
-            .expect("a test packet is short");
+        let mut ip = Ipv4Header::new(
+            length as u16,
+            self.ttl,
+            IpNumber(self.transport.protocol()),
+            from.octets(),
+            to.octets(),
+        )
+        .expect("a test packet is short");
         ip.more_fragments = self.more_fragments;
         ip.fragment_offset = IpFragOffset::try_new(self.fragment_offset).expect("13 bits");
         ip.options = Ipv4Options::try_from(self.ip_options.as_slice()).expect("whole words of options");
@@ -159,15 +198,11 @@ impl Tcp {
     }
 
     fn ipv6(&self, from: IpAddr, to: IpAddr, length: usize) -> Vec<u8> {
-        let octets = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        };
         let ip = Ipv6Header {
             traffic_class: 0,
             flow_label: Ipv6FlowLabel::ZERO,
             payload_length: length as u16,
-            next_header: IpNumber::TCP,
+            next_header: IpNumber(self.transport.protocol()),
             hop_limit: self.ttl,
             source: octets(from),
             destination: octets(to),
@@ -176,29 +211,46 @@ impl Tcp {
     }
 }
 
-/// Whether the checksums of a TCP frame are right, by re-computing them from nothing.
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// Whether the checksums of a TCP or UDP frame are right, by re-computing them from nothing. A UDP checksum of
+/// 0 is right over IPv4.
 ///
 /// # Errors
-/// Which one is wrong, or that the frame is no TCP frame.
+/// Which one is wrong, or that the frame is no such frame.
 pub fn verify_checksums(frame: &[u8]) -> Result<(), String> {
     let headers = PacketHeaders::from_ethernet_slice(frame).map_err(|error| error.to_string())?;
     let net = headers.net.ok_or("no IP header")?;
-    let tcp = headers.transport.and_then(etherparse::TransportHeader::tcp).ok_or("no TCP header")?;
+    let transport = headers.transport.ok_or("no transport header")?;
     let payload = headers.payload.slice();
-    let expected = match &net {
-        etherparse::NetHeaders::Ipv4(ip, _) => {
-            if ip.header_checksum != ip.calc_header_checksum() {
-                return Err(format!("IPv4 header checksum {:#06x}", ip.header_checksum));
-            }
-            tcp.calc_checksum_ipv4(ip, payload)
+    let (checksum, expected) = match (&net, &transport) {
+        (NetHeaders::Ipv4(ip, _), _) if ip.header_checksum != ip.calc_header_checksum() => {
+            return Err(format!("IPv4 header checksum {:#06x}", ip.header_checksum));
         }
-        etherparse::NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, payload),
-        _ => return Err("no IP header".into()),
-    }
-    .map_err(|error| error.to_string())?;
-    if tcp.checksum == expected {
+        (NetHeaders::Ipv4(ip, _), TransportHeader::Tcp(tcp)) => {
+            (tcp.checksum, tcp.calc_checksum_ipv4(ip, payload))
+        }
+        (NetHeaders::Ipv6(ip, _), TransportHeader::Tcp(tcp)) => {
+            (tcp.checksum, tcp.calc_checksum_ipv6(ip, payload))
+        }
+        (NetHeaders::Ipv4(..), TransportHeader::Udp(udp)) if udp.checksum == 0 => return Ok(()),
+        (NetHeaders::Ipv4(ip, _), TransportHeader::Udp(udp)) => {
+            (udp.checksum, udp.calc_checksum_ipv4(ip, payload))
+        }
+        (NetHeaders::Ipv6(ip, _), TransportHeader::Udp(udp)) => {
+            (udp.checksum, udp.calc_checksum_ipv6(ip, payload))
+        }
+        _ => return Err("neither TCP nor UDP over IP".into()),
+    };
+    let expected = expected.map_err(|error| error.to_string())?;
+    if checksum == expected {
         Ok(())
     } else {
-        Err(format!("TCP checksum {:#06x}, expected {expected:#06x}", tcp.checksum))
+        Err(format!("transport checksum {checksum:#06x}, expected {expected:#06x}"))
     }
 }

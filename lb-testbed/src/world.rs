@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::address::TCP;
+use lb_common::address::{TCP, UDP};
 use lb_common::hash::Seed;
-use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER};
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
 use lb_common::{
     Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
     SocketKey, ticks,
@@ -51,10 +51,14 @@ pub enum Web {
     Damaged,
     /// The source address alone decides.
     Affinity,
+    /// IPv4 over UDP, three backends, stable.
+    Dns,
+    /// IPv6 over UDP, three backends, stable.
+    Dns6,
 }
 
 impl Web {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::V4,
         Self::V6,
         Self::Tracked,
@@ -65,10 +69,20 @@ impl Web {
         Self::Unresolved,
         Self::Damaged,
         Self::Affinity,
+        Self::Dns,
+        Self::Dns6,
     ];
 
     fn is_v6(self) -> bool {
-        matches!(self, Self::V6 | Self::TrackedV6)
+        matches!(self, Self::V6 | Self::TrackedV6 | Self::Dns6)
+    }
+
+    /// The IP protocol number of its transport.
+    pub fn protocol(self) -> u8 {
+        match self {
+            Self::Dns | Self::Dns6 => UDP,
+            _ => TCP,
+        }
     }
 
     /// What clients connect to.
@@ -102,7 +116,9 @@ impl Web {
     pub fn backends(self) -> Vec<BackendId> {
         let first = self as u32 * 10;
         match self {
-            Self::V4 | Self::V6 | Self::Affinity => (0..3).map(|n| BackendId::new(first + n, 1)).collect(),
+            Self::V4 | Self::V6 | Self::Affinity | Self::Dns | Self::Dns6 => {
+                (0..3).map(|n| BackendId::new(first + n, 1)).collect()
+            }
             Self::Tracked | Self::Settling | Self::DeadFallback | Self::TrackedV6 => {
                 vec![BackendId::new(first, 1), BackendId::new(first + 1, 1)]
             }
@@ -188,20 +204,21 @@ impl World {
     pub fn new() -> Self {
         let mut state = KernelState::default();
         for web in Web::ALL {
-            let vip = SocketKey::new(web.vip(), TCP);
+            let vip = SocketKey::new(web.vip(), web.protocol());
             state.services.insert(vip, web.service());
-            let marker = Service { flags: VIP_MARKER, ..Service::default() };
+            let marker = Service { flags: VIP_MARKER | vip_of(web.protocol()), ..Service::default() };
             state.services.insert(SocketKey::vip(vip.address), marker);
             if let Some(slots) = web.slots() {
                 state.tables.insert(web as u32, slots);
             }
             for id in web.backends() {
-                let endpoint = web.endpoint(id);
+                let endpoint = SocketKey::new(web.endpoint(id), web.protocol());
+                let SocketKey { address, port, protocol } = endpoint;
                 let is_dead = web == Web::DeadFallback && id == web.old_backend();
                 let backend = Backend {
-                    address: endpoint.ip().into(),
-                    port: Port::new(endpoint.port()),
-                    padding: 0,
+                    address,
+                    port,
+                    protocol,
                     id: if is_dead { BackendId::NONE } else { id },
                     hop: if web == Web::Unresolved {
                         NextHop::default()
@@ -211,7 +228,7 @@ impl World {
                 };
                 state.backends.insert(id.index(), backend);
                 let value = Endpoint { vip, backend: id, service: web.service() };
-                state.endpoints.insert(SocketKey::new(endpoint, TCP), value);
+                state.endpoints.insert(endpoint, value);
             }
         }
         let host: SocketAddr = HOST.parse().expect("an address");

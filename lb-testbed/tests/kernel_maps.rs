@@ -62,7 +62,13 @@ fn hop(ifindex: u32) -> NextHop {
 
 fn backend(address: &str, id: BackendId) -> Backend {
     let address = socket(address);
-    Backend { address: address.ip().into(), port: Port::new(address.port()), padding: 0, id, hop: hop(7) }
+    Backend {
+        address: address.ip().into(),
+        port: Port::new(address.port()),
+        protocol: u16::from(TCP),
+        id,
+        hop: hop(7),
+    }
 }
 
 fn slots(count: u32, backends: u32) -> Vec<Slot> {

@@ -36,19 +36,38 @@ pub struct Service {
     pub timeouts: Timeouts,
 }
 
-/// A transport protocol. (UDP comes with the data path issue.)
+/// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// RFC 9293.
     Tcp,
+    /// RFC 768.
+    Udp,
 }
 
 impl Protocol {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
     /// The IP protocol number.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => lb_common::address::TCP,
+            Self::Udp => lb_common::address::UDP,
+        }
+    }
+
+    /// The protocol of an IP protocol number, if it is one of the two.
+    pub fn of(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| u16::from(protocol.number()) == number)
+    }
+
+    /// As the config says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 }
@@ -115,6 +134,18 @@ pub struct Timeouts {
     pub closing: Duration,
     /// Of a flow whose handshake is not complete; the proxy's connect time-out.
     pub half_open: Duration,
+    /// Of a UDP flow; UDP services have no other.
+    pub udp: Duration,
+}
+
+impl Timeouts {
+    /// How long a flow of `protocol` may be silent: `T` of the slot rules.
+    pub const fn idle(&self, protocol: Protocol) -> Duration {
+        match protocol {
+            Protocol::Tcp => self.established,
+            Protocol::Udp => self.udp,
+        }
+    }
 }
 
 impl Default for Timeouts {
@@ -123,6 +154,7 @@ impl Default for Timeouts {
             established: Duration::from_secs(3600),
             closing: Duration::from_secs(120),
             half_open: Duration::from_secs(5),
+            udp: Duration::from_secs(30),
         }
     }
 }

@@ -22,14 +22,14 @@ fn backend(index: u32, hop: u32) -> Backend {
     Backend {
         address: address.into(),
         port: lb_common::Port::new(8080),
-        padding: 0,
+        protocol: 6,
         id: BackendId::new(index, 0),
         hop: NextHop { ifindex: hop, ..NextHop::default() },
     }
 }
 
 fn endpoint_key(backend: &Backend) -> SocketKey {
-    SocketKey::new(SocketAddr::new(backend.address.ip(), backend.port.get()), 6)
+    backend.endpoint()
 }
 
 fn vip(table: u32) -> SocketKey {

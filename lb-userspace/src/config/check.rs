@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use lb_common::limits;
 
-use crate::model::{Fallback, Forward, Pool, Service};
+use crate::model::{Fallback, Forward, Pool, Protocol, Service};
 
 use super::file::File;
 use super::problem::{Fault, nearest};
@@ -88,15 +88,15 @@ fn unique_listens<'s>(
     report: &Report<'_>,
     services: &[(usize, &'s Service)],
     admin: Option<SocketAddr>,
-) -> HashMap<SocketAddr, &'s str> {
+) -> HashMap<(SocketAddr, Protocol), &'s str> {
     let mut owners = HashMap::new();
     for (index, service) in services {
         for (number, listen) in service.listen.iter().enumerate() {
             let path = listen_path(report, *index, number);
-            if let Some(owner) = owners.insert(*listen, service.name.as_str()) {
+            if let Some(owner) = owners.insert((*listen, service.protocol), service.name.as_str()) {
                 let fault = Fault::new(format!("service {owner:?} listens on {listen} already"));
-                report.fault(&path, fault.hint("one address and port belongs to one service"));
-            } else if admin == Some(*listen) {
+                report.fault(&path, fault.hint("one address and port of a protocol belongs to one service"));
+            } else if admin == Some(*listen) && service.protocol == Protocol::Tcp {
                 report.fault(&path, Fault::new("is admin.listen too").hint("give one of them another port"));
             }
         }
@@ -104,7 +104,7 @@ fn unique_listens<'s>(
     owners
 }
 
-fn backends(report: &Report<'_>, index: usize, pool: &Pool, listens: &HashMap<SocketAddr, &str>) {
+fn backends(report: &Report<'_>, index: usize, pool: &Pool, listens: &HashMap<(SocketAddr, Protocol), &str>) {
     let mut first = HashMap::new();
     for (number, backend) in pool.backends.iter().enumerate() {
         let path = format!("pool[{index}].backend[{number}].address");
@@ -112,7 +112,9 @@ fn backends(report: &Report<'_>, index: usize, pool: &Pool, listens: &HashMap<So
             let fault = Fault::new(format!("pool[{index}].backend[{other}] has this address too"));
             report.fault(&path, fault.hint("give one backend a higher weight instead"));
         }
-        if let Some(service) = listens.get(&backend.address) {
+        let mut looped =
+            Protocol::ALL.iter().filter_map(|protocol| listens.get(&(backend.address, *protocol)));
+        if let Some(service) = looped.next() {
             let fault =
                 Fault::new(format!("service {service:?} listens here: its traffic would run in a loop"));
             report.fault(&path, fault.hint("write the address of the host that serves"));
@@ -157,7 +159,7 @@ fn endpoints(
     services: &[(usize, &Service)],
     pools: &HashMap<&str, &Pool>,
 ) {
-    let mut owners: HashMap<SocketAddr, (usize, &str, SocketAddr)> = HashMap::new();
+    let mut owners: HashMap<(SocketAddr, Protocol), (usize, &str, SocketAddr)> = HashMap::new();
     for (index, service) in services {
         let Some(pool) = pools.get(service.pool.as_str()) else { continue };
         if proxied::needs_proxy(kernel, service, pool).is_some() {
@@ -168,7 +170,7 @@ fn endpoints(
             let mut shared = None;
             for backend in same_family {
                 let mine = (*index, service.name.as_str(), *listen);
-                let owner = *owners.entry(backend.address).or_insert(mine);
+                let owner = *owners.entry((backend.address, service.protocol)).or_insert(mine);
                 // A duplicate listen or backend address has its own problem.
                 if owner.2 != *listen {
                     shared = Some((backend.address, owner));
@@ -208,6 +210,6 @@ fn capacities(report: &Report<'_>, services: &[(usize, &Service)], pools: &[(usi
     too_many("service", "listen addresses", listens, limits::SERVICES / 2);
     let backends = pools.iter().map(|(_, pool)| pool.backends.len()).sum();
     too_many("pool", "backends", backends, limits::BACKENDS - 1);
-    // One table a family.
-    too_many("pool", "pools", pools.len(), limits::TABLES / 2);
+    // One table a family and protocol.
+    too_many("pool", "pools", pools.len(), limits::TABLES / 4);
 }

@@ -164,9 +164,8 @@ fn timeouts(mut s: Section<'_, '_>) -> Timeouts {
         established: s.or("established", default.established, duration),
         closing: s.or("closing", default.closing, duration),
         half_open: s.or("half_open", default.half_open, duration),
+        udp: s.or("udp", default.udp, duration),
     };
-    // Takes effect with UDP services; checked now, so that a file can already have it.
-    s.or("udp", Duration::from_secs(30), duration);
     s.finish();
     timeouts
 }

@@ -18,8 +18,7 @@ pub(super) const PLANE: Words<PlaneChoice> = &[
     ("off", Is(PlaneChoice::Off)),
 ];
 
-pub(super) const PROTOCOL: Words<Protocol> =
-    &[("tcp", Is(Protocol::Tcp)), ("udp", Later("leave this service to another balancer until then"))];
+pub(super) const PROTOCOL: Words<Protocol> = &[("tcp", Is(Protocol::Tcp)), ("udp", Is(Protocol::Udp))];
 
 const NOT_NAT: &str = "use \"nat\" where replies return through this host, else \"proxy\"; \"auto\" chooses";
 

@@ -5,12 +5,13 @@
 //! tables still hold of the old id then counts as absent. All of it is recovered from what the maps hold.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use lb_common::service::VIP_MARKER;
 use lb_common::{BackendId, ServiceId, SocketKey, limits};
 
 use crate::data_plane::kernel::{KernelState, Sweep};
+use crate::model::Protocol;
 
 /// The kernel's maps have no room for another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,10 +42,11 @@ struct Held {
     retired: bool,
 }
 
-/// Ids of backends, by endpoint.
+/// Ids of backends, by endpoint: a backend that serves TCP and UDP has two, since it loses the flows of the
+/// one at another time than those of the other.
 #[derive(Clone, Debug, Default)]
 pub struct BackendIds {
-    held: BTreeMap<SocketAddr, Held>,
+    held: BTreeMap<SocketKey, Held>,
     /// The last id of each index that was ever given out.
     last: BTreeMap<u32, BackendId>,
     free: BTreeSet<u32>,
@@ -60,13 +62,13 @@ impl BackendIds {
             .collect();
         let mut ids = Self::default();
         for (index, backend) in &applied.backends {
-            let address = SocketAddr::new(backend.address.ip(), backend.port.get());
+            let endpoint = backend.endpoint();
             let held = Held { id: backend.id, pool: owners.get(&backend.id).cloned(), retired: false };
             ids.last.insert(*index, backend.id);
             // Two ids of one endpoint are the remains of damage. The one that replies are translated for
             // stays; the other is named by nobody's wish and goes.
-            if held.pool.is_some() || !ids.held.contains_key(&address) {
-                ids.held.insert(address, held);
+            if held.pool.is_some() || !ids.held.contains_key(&endpoint) {
+                ids.held.insert(endpoint, held);
             }
         }
         let end = applied.backends.last_key_value().map_or(1, |(index, _)| *index);
@@ -74,29 +76,29 @@ impl BackendIds {
         ids
     }
 
-    /// The id under which `address` takes part, if it has one.
-    pub fn get(&self, address: &SocketAddr) -> Option<BackendId> {
-        self.held.get(address).filter(|held| !held.retired).map(|held| held.id)
+    /// The id under which an endpoint takes part, if it has one.
+    pub fn get(&self, endpoint: &SocketKey) -> Option<BackendId> {
+        self.held.get(endpoint).filter(|held| !held.retired).map(|held| held.id)
     }
 
-    /// The id under which `address` takes part in `pool`, if it has one.
-    pub fn owned(&self, address: &SocketAddr, pool: &str) -> Option<BackendId> {
-        let held = self.held.get(address).filter(|held| !held.retired)?;
+    /// The id under which an endpoint takes part in `pool`, if it has one.
+    pub fn owned(&self, endpoint: &SocketKey, pool: &str) -> Option<BackendId> {
+        let held = self.held.get(endpoint).filter(|held| !held.retired)?;
         held.pool.as_deref().is_none_or(|owner| owner == pool).then_some(held.id)
     }
 
-    /// The id of `address` as a backend of `pool`; given out if need be.
+    /// The id of an endpoint as a backend of `pool`; given out if need be.
     ///
     /// `Ok(None)`: the retirement of the old id has to be confirmed first (`applied` still holds it).
     /// `named` are ids that slots or flow entries may still name.
     pub fn claim(
         &mut self,
-        address: SocketAddr,
+        endpoint: SocketKey,
         pool: &str,
         applied: &KernelState,
         named: &BTreeSet<BackendId>,
     ) -> Result<Option<Claim<BackendId>>, Exhausted> {
-        if let Some(held) = self.held.get_mut(&address) {
+        if let Some(held) = self.held.get_mut(&endpoint) {
             held.pool.get_or_insert_with(|| pool.to_owned());
             if !held.retired {
                 return Ok(Some(Claim { id: held.id, clear: false }));
@@ -113,7 +115,7 @@ impl BackendIds {
         }
         let id = self.fresh(applied, named).ok_or(Exhausted { what: "backend", limit: limits::BACKENDS })?;
         self.last.insert(id.index(), id);
-        self.held.insert(address, Held { id, pool: Some(pool.to_owned()), retired: false });
+        self.held.insert(endpoint, Held { id, pool: Some(pool.to_owned()), retired: false });
         Ok(Some(Claim { id, clear: true }))
     }
 
@@ -138,19 +140,19 @@ impl BackendIds {
     }
 
     /// Retires every id whose endpoint is not kept by the pool that it was given out for.
-    pub fn retire(&mut self, kept: &BTreeMap<SocketAddr, &str>) {
-        for (address, held) in &mut self.held {
-            let pool = kept.get(address);
+    pub fn retire(&mut self, kept: &BTreeMap<SocketKey, &str>) {
+        for (endpoint, held) in &mut self.held {
+            let pool = kept.get(endpoint);
             held.retired |= pool.is_none_or(|pool| held.pool.as_deref().is_some_and(|owner| owner != *pool));
         }
     }
 
     /// Frees the indexes of endpoints that no pool knows any more, once their retirement is confirmed.
-    pub fn release(&mut self, known: &BTreeSet<SocketAddr>, applied: &KernelState) {
+    pub fn release(&mut self, known: &BTreeSet<SocketKey>, applied: &KernelState) {
         let free = &mut self.free;
-        self.held.retain(|address, held| {
+        self.held.retain(|endpoint, held| {
             let index = held.id.index();
-            let keep = !held.retired || known.contains(address) || applied.backends.contains_key(&index);
+            let keep = !held.retired || known.contains(endpoint) || applied.backends.contains_key(&index);
             if !keep {
                 free.insert(index);
             }
@@ -213,7 +215,7 @@ impl ServiceIds {
     }
 }
 
-/// An address family; each has a Maglev table of its own.
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -232,10 +234,35 @@ impl Family {
     }
 }
 
-/// Numbers of Maglev tables, by pool and family.
+/// The part of a pool's traffic that has a Maglev table of its own: NAT keeps the family, and the windows of
+/// a change are longer for TCP than for UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part {
+    /// The family of the VIPs and of the backends.
+    pub family: Family,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+impl Part {
+    /// Every part that a pool can have.
+    pub const ALL: [Self; 4] = [
+        Self { family: Family::V4, protocol: Protocol::Tcp },
+        Self { family: Family::V4, protocol: Protocol::Udp },
+        Self { family: Family::V6, protocol: Protocol::Tcp },
+        Self { family: Family::V6, protocol: Protocol::Udp },
+    ];
+
+    /// The part that the service at `key` belongs to.
+    fn of(key: &SocketKey) -> Option<Self> {
+        Some(Self { family: Family::of(key.address.ip()), protocol: Protocol::of(key.protocol)? })
+    }
+}
+
+/// Numbers of Maglev tables, by pool and part.
 #[derive(Clone, Debug, Default)]
 pub struct TableNumbers {
-    held: BTreeMap<(String, Family), u32>,
+    held: BTreeMap<(String, Part), u32>,
 }
 
 impl TableNumbers {
@@ -243,32 +270,32 @@ impl TableNumbers {
     pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>) -> Self {
         let mut held = BTreeMap::new();
         for (key, service) in applied.services.iter().filter(|(_, service)| service.flags & VIP_MARKER == 0) {
-            if let Some(pool) = pools.get(key)
+            if let (Some(pool), Some(part)) = (pools.get(key), Part::of(key))
                 && applied.tables.contains_key(&service.table)
                 && !held.values().any(|number| *number == service.table)
             {
-                held.entry(((*pool).to_owned(), Family::of(key.address.ip()))).or_insert(service.table);
+                held.entry(((*pool).to_owned(), part)).or_insert(service.table);
             }
         }
         Self { held }
     }
 
-    /// The number of the table of `pool`; given out if need be.
-    pub fn claim(&mut self, pool: &str, family: Family, applied: &KernelState) -> Result<u32, Exhausted> {
-        if let Some(number) = self.get(pool, family) {
+    /// The number of a table of `pool`; given out if need be.
+    pub fn claim(&mut self, pool: &str, part: Part, applied: &KernelState) -> Result<u32, Exhausted> {
+        if let Some(number) = self.get(pool, part) {
             return Ok(number);
         }
         let in_use: BTreeSet<_> = self.held.values().chain(applied.tables.keys()).collect();
         let number = (0..limits::TABLES)
             .find(|number| !in_use.contains(number))
             .ok_or(Exhausted { what: "table", limit: limits::TABLES })?;
-        self.held.insert((pool.to_owned(), family), number);
+        self.held.insert((pool.to_owned(), part), number);
         Ok(number)
     }
 
-    /// The number of the table of `pool`, if it has one.
-    pub fn get(&self, pool: &str, family: Family) -> Option<u32> {
-        self.held.get(&(pool.to_owned(), family)).copied()
+    /// The number of a table of `pool`, if it has one.
+    pub fn get(&self, pool: &str, part: Part) -> Option<u32> {
+        self.held.get(&(pool.to_owned(), part)).copied()
     }
 
     /// Forgets tables that are neither wanted nor applied.
@@ -279,19 +306,21 @@ impl TableNumbers {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use lb_common::Backend;
 
     const WEB: &str = "web";
 
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 80))
+    fn endpoint(last: u8) -> SocketKey {
+        SocketKey::new(SocketAddr::from(([10, 0, 0, last], 80)), Protocol::Tcp.number())
     }
 
     fn applied(ids: &[(u8, BackendId)]) -> KernelState {
         let entry = |(last, id): &(u8, BackendId)| {
-            let backend = Backend { address: address(*last).ip().into(), id: *id, ..Backend::default() };
-            (id.index(), Backend { port: lb_common::Port::new(80), ..backend })
+            let SocketKey { address, port, protocol } = endpoint(*last);
+            (id.index(), Backend { address, port, protocol, id: *id, ..Backend::default() })
         };
         KernelState { backends: ids.iter().map(entry).collect(), ..KernelState::default() }
     }
@@ -303,7 +332,7 @@ mod tests {
         named: &[BackendId],
     ) -> Option<BackendId> {
         let named = named.iter().copied().collect();
-        ids.claim(address(last), WEB, applied, &named).unwrap().map(|claim| claim.id)
+        ids.claim(endpoint(last), WEB, applied, &named).unwrap().map(|claim| claim.id)
     }
 
     #[test]
@@ -314,7 +343,7 @@ mod tests {
         assert_eq!(id, BackendId::new(1, 0), "index 0 stays unused");
         assert_eq!(claim(&mut ids, 1, &empty, &[]), Some(id));
         ids.retire(&BTreeMap::new());
-        assert_eq!(ids.get(&address(1)), None);
+        assert_eq!(ids.get(&endpoint(1)), None);
         assert_eq!(claim(&mut ids, 1, &applied(&[(1, id)]), &[]), None, "the maps still have it");
         assert_eq!(claim(&mut ids, 1, &empty, &[]), Some(BackendId::new(1, 1)));
     }
@@ -335,7 +364,7 @@ mod tests {
         ids.retire(&BTreeMap::new());
         ids.release(&BTreeSet::new(), &applied(&[(1, id)]));
         assert_eq!(claim(&mut ids, 2, &applied(&[(1, id)]), &[]), Some(BackendId::new(2, 0)));
-        ids.release(&[address(2)].into(), &empty);
+        ids.release(&[endpoint(2)].into(), &empty);
         assert_eq!(claim(&mut ids, 3, &empty, &[]), Some(BackendId::new(1, 1)));
     }
 
@@ -344,7 +373,7 @@ mod tests {
         let id = BackendId::new(3, 7);
         let state = applied(&[(1, id)]);
         let mut ids = BackendIds::adopt(&state, &BTreeMap::new());
-        assert_eq!(ids.get(&address(1)), Some(id));
+        assert_eq!(ids.get(&endpoint(1)), Some(id));
         assert_eq!(claim(&mut ids, 1, &state, &[]), Some(id));
         let others: Vec<_> = (2..5).map(|last| claim(&mut ids, last, &state, &[]).unwrap().index()).collect();
         assert_eq!(others, [1, 2, 4]);
@@ -356,9 +385,10 @@ mod tests {
         let empty = KernelState::default();
         for number in 1..limits::BACKENDS {
             let address = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 80));
-            ids.claim(address, WEB, &empty, &BTreeSet::new()).unwrap();
+            let endpoint = SocketKey::new(address, Protocol::Tcp.number());
+            ids.claim(endpoint, WEB, &empty, &BTreeSet::new()).unwrap();
         }
-        let error = ids.claim(address(1), WEB, &empty, &BTreeSet::new()).unwrap_err();
+        let error = ids.claim(endpoint(1), WEB, &empty, &BTreeSet::new()).unwrap_err();
         assert!(error.to_string().contains("another backend"), "{error}");
     }
 }

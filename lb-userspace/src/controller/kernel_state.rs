@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER};
-use lb_common::{Backend, BackendId, Endpoint, NextHop, Port, Service, Slot, SocketKey, limits, ticks};
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
+use lb_common::{Backend, BackendId, Endpoint, NextHop, Service, Slot, SocketKey, limits, ticks};
 
 use super::apply::Confirmed;
 use super::assignment::Assignments;
 use super::desired::{Fold, Judged};
-use super::ids::{BackendIds, Family, ServiceIds, TableNumbers};
+use super::ids::{BackendIds, Family, Part, ServiceIds, TableNumbers};
 use crate::config::Config;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelState, Sweep};
-use crate::model::{self, Affinity};
+use crate::model::{self, Affinity, Protocol};
 use crate::network::Facts;
 
 /// Who is who in the maps.
@@ -43,13 +43,20 @@ pub struct Desired {
     pub errors: Vec<PlaneError>,
 }
 
-/// One family of a pool that the kernel planes serve: a Maglev table.
+/// One part of a pool that the kernel planes serve: a Maglev table.
 struct Table<'a> {
     pool: &'a model::Pool,
-    family: Family,
+    part: Part,
     judged: Vec<&'a Judged>,
     /// Listen addresses that lead here; never empty.
     listens: Vec<(&'a model::Service, SocketAddr)>,
+}
+
+impl Table<'_> {
+    /// The endpoint of a backend for this table's protocol.
+    fn endpoint(&self, address: SocketAddr) -> SocketKey {
+        SocketKey::new(address, self.part.protocol.number())
+    }
 }
 
 impl Identities {
@@ -64,14 +71,15 @@ impl Identities {
         }
     }
 
-    /// The id of a backend, if it has one.
-    pub fn backend(&self, address: &SocketAddr) -> Option<BackendId> {
-        self.backends.get(address)
+    /// The ids of the backend at `address`: one for each protocol that it serves.
+    pub fn of(&self, address: SocketAddr) -> impl Iterator<Item = BackendId> + '_ {
+        let endpoints = Protocol::ALL.map(|protocol| SocketKey::new(address, protocol.number()));
+        endpoints.into_iter().filter_map(|endpoint| self.backends.get(&endpoint))
     }
 
     /// The number of a pool's table, if it has one.
-    pub fn table(&self, pool: &str, family: Family) -> Option<u32> {
-        self.tables.get(pool, family)
+    pub fn table(&self, pool: &str, part: Part) -> Option<u32> {
+        self.tables.get(pool, part)
     }
 
     /// The state that `served` (the services of the kernel planes) ask for.
@@ -97,7 +105,7 @@ impl Identities {
         self.name_backends(&tables, confirmed, sweep, &mut desired);
         let live = self.backends.live();
         for table in &tables {
-            let number = match self.tables.claim(&table.pool.name, table.family, applied) {
+            let number = match self.tables.claim(&table.pool.name, table.part, applied) {
                 Ok(number) => number,
                 Err(error) => {
                     desired.errors.push(PlaneError::new(format!("pool {:?}", table.pool.name), error));
@@ -114,7 +122,7 @@ impl Identities {
                     }
                 }
             };
-            let idle = table.listens.iter().map(|(service, _)| service.timeouts.established).max();
+            let idle = table.listens.iter().map(|(service, _)| service.timeouts.idle(service.protocol)).max();
             desired.idle.insert(number, ticks::from_duration(idle.unwrap_or_default()));
             desired.state.tables.insert(number, slots);
             self.put_services(table, number, sweep, &mut desired);
@@ -138,17 +146,18 @@ impl Identities {
         sweep: &Sweep,
         desired: &mut Desired,
     ) {
-        let mut kept: BTreeMap<SocketAddr, &str> = BTreeMap::new();
+        let mut kept: BTreeMap<SocketKey, &str> = BTreeMap::new();
         let mut known = BTreeSet::new();
         for table in tables {
             for judged in &table.judged {
-                known.insert(judged.member.address);
+                let endpoint = table.endpoint(judged.member.address);
+                known.insert(endpoint);
                 // One that moved from a pool to another leaves the first at once: its replies can only be
                 // those of one service.
                 if judged.member.keeps && judged.leaving.is_none() {
-                    kept.insert(judged.member.address, &table.pool.name);
+                    kept.insert(endpoint, &table.pool.name);
                 } else if judged.member.keeps {
-                    kept.entry(judged.member.address).or_insert(&table.pool.name);
+                    kept.entry(endpoint).or_insert(&table.pool.name);
                 }
             }
         }
@@ -161,8 +170,12 @@ impl Identities {
             let pool = table.pool.name.as_str();
             let takes_new =
                 table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
-            for member in takes_new.filter(|member| kept.get(&member.address) == Some(&pool)) {
-                match self.backends.claim(member.address, pool, &confirmed.applied, &named) {
+            for member in takes_new {
+                let endpoint = table.endpoint(member.address);
+                if kept.get(&endpoint) != Some(&pool) {
+                    continue;
+                }
+                match self.backends.claim(endpoint, pool, &confirmed.applied, &named) {
                     Ok(Some(claim)) if claim.clear => desired.clear_backends.push(claim.id.index()),
                     Ok(Some(_)) => {}
                     Ok(None) => desired.incomplete = true,
@@ -188,7 +201,7 @@ impl Identities {
         let members = table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
         let mut backends: Vec<_> = members
             .filter_map(|member| {
-                let id = self.backends.owned(&member.address, &table.pool.name)?;
+                let id = self.backends.owned(&table.endpoint(member.address), &table.pool.name)?;
                 Some((member.address, member.weight, id))
             })
             .collect();
@@ -232,13 +245,13 @@ impl Identities {
                 table: number,
                 slots: table.pool.table_size,
                 flags,
-                established: ticks::from_duration(service.timeouts.established),
+                established: ticks::from_duration(service.timeouts.idle(service.protocol)),
                 closing: ticks::from_duration(service.timeouts.closing),
                 half_open: ticks::from_duration(service.timeouts.half_open),
             };
             desired.state.services.insert(key, entry);
-            let marker = Service { flags: VIP_MARKER, ..Service::default() };
-            desired.state.services.insert(SocketKey::vip(key.address), marker);
+            let marker = desired.state.services.entry(SocketKey::vip(key.address)).or_default();
+            marker.flags |= VIP_MARKER | vip_of(service.protocol.number());
         }
     }
 
@@ -250,14 +263,13 @@ impl Identities {
         let service = state.services.get(&vip).copied();
         for judged in &table.judged {
             let address = judged.member.address;
-            let Some(id) = self.backends.owned(&address, &table.pool.name) else { continue };
+            let endpoint = table.endpoint(address);
+            let Some(id) = self.backends.owned(&endpoint, &table.pool.name) else { continue };
             let hop = next_hop(address, id, facts, applied);
-            let port = Port::new(address.port());
-            let backend = Backend { address: address.ip().into(), port, padding: 0, id, hop };
-            state.backends.insert(id.index(), backend);
+            let SocketKey { address, port, protocol } = endpoint;
+            state.backends.insert(id.index(), Backend { address, port, protocol, id, hop });
             if let Some(service) = service {
-                let key = SocketKey { address: backend.address, port, protocol: vip.protocol };
-                state.endpoints.insert(key, Endpoint { vip, backend: id, service });
+                state.endpoints.insert(endpoint, Endpoint { vip, backend: id, service });
             }
         }
     }
@@ -271,22 +283,17 @@ fn next_hop(address: SocketAddr, id: BackendId, facts: &Facts, applied: &KernelS
     hop.or(last.map(|backend| backend.hop)).unwrap_or_default()
 }
 
-/// The tables that `served` need: one per pool and family of its listen addresses.
+/// The tables that `served` need: one per pool, and family and protocol of its listen addresses.
 fn tables<'a>(config: &'a Config, fold: &'a Fold, served: &[&'a model::Service]) -> Vec<Table<'a>> {
     let mut tables = BTreeMap::new();
     for service in served {
         let Some(pool) = config.pools.iter().find(|pool| pool.name == service.pool) else { continue };
         for listen in &service.listen {
-            let family = Family::of(listen.ip());
-            let table = tables.entry((&pool.name, family)).or_insert_with(|| {
+            let part = Part { family: Family::of(listen.ip()), protocol: service.protocol };
+            let table = tables.entry((&pool.name, part)).or_insert_with(|| {
                 let judged = fold.get(&pool.name).map(Vec::as_slice).unwrap_or_default();
-                let same_family = |judged: &&Judged| Family::of(judged.member.address.ip()) == family;
-                Table {
-                    pool,
-                    family,
-                    judged: judged.iter().filter(same_family).collect(),
-                    listens: Vec::new(),
-                }
+                let same_family = |judged: &&Judged| Family::of(judged.member.address.ip()) == part.family;
+                Table { pool, part, judged: judged.iter().filter(same_family).collect(), listens: Vec::new() }
             });
             table.listens.push((*service, *listen));
         }

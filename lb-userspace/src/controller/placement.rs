@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::desired::Fold;
 use crate::config::{self, Config};
 use crate::model::status::InterfacePlane;
-use crate::model::{self, Fallback, Forward, Plane, Service};
+use crate::model::{self, Fallback, Forward, Plane, Protocol, Service};
 
 /// Where a service goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub fn place(config: &Config, fold: &Fold, host: Host<'_>) -> BTreeMap<String, P
                 claims.claim(service, fold);
                 kernel(host.planes)
             }
+            Some(why) if service.protocol == Protocol::Udp => {
+                Placement::Refused { reason: format!("the proxy plane does not carry UDP yet, and {why}") }
+            }
             Some(why) => match (service.forward, service.fallback) {
                 (Forward::Nat, Fallback::Refuse) => Placement::Refused {
                     reason: format!("forward = \"nat\" and fallback = \"refuse\", but {why}"),
@@ -134,7 +137,7 @@ fn obstacle(
 /// Endpoints that serve a kernel service already. A reply carries nothing but its source, so an endpoint can
 /// answer for one listen address only.
 #[derive(Debug, Default)]
-struct Claims<'a>(HashMap<SocketAddr, (&'a str, SocketAddr)>);
+struct Claims<'a>(HashMap<(SocketAddr, Protocol), (&'a str, SocketAddr)>);
 
 impl<'a> Claims<'a> {
     fn conflict(&self, service: &Service, fold: &Fold) -> Option<String> {
@@ -145,14 +148,14 @@ impl<'a> Claims<'a> {
             }
         }
         endpoints(service, fold).find_map(|(address, _)| {
-            let (owner, listen) = self.0.get(&address)?;
+            let (owner, listen) = self.0.get(&(address, service.protocol))?;
             Some(format!("backend {address} serves {owner:?} on {listen} already"))
         })
     }
 
     fn claim(&mut self, service: &'a Service, fold: &Fold) {
         for (address, listen) in endpoints(service, fold) {
-            self.0.insert(address, (&service.name, listen));
+            self.0.insert((address, service.protocol), (&service.name, listen));
         }
     }
 }

@@ -8,7 +8,7 @@ use lb_common::{Counter, SocketKey, Traffic};
 
 use super::apply::Confirmed;
 use super::desired::{Fold, Judged};
-use super::ids::Family;
+use super::ids::Part;
 use super::kernel_state::Identities;
 use super::placement::Placement;
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::maglev;
 use crate::model::status::{
     BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, rfc3339,
 };
-use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service};
+use crate::model::{BackendState, Plane, Pool, Scheduler, Service};
 
 /// What the proxy counted, by listen address and backend.
 pub type ProxyCounters = BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>;
@@ -90,9 +90,7 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
     let mut status = ServiceStatus {
         name: service.name.clone(),
         listen: service.listen.clone(),
-        protocol: match service.protocol {
-            Protocol::Tcp => "tcp".into(),
-        },
+        protocol: service.protocol.name().into(),
         forward: forward.into(),
         plane,
         reason: placement.map(Placement::reason).unwrap_or_default().to_owned(),
@@ -163,20 +161,20 @@ fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
 fn slots(view: &View<'_>, pool: &Pool, judged: &[Judged]) -> BTreeMap<SocketAddr, u64> {
     let mut by_backend = BTreeMap::new();
     if let Some(kernel) = &view.kernel {
-        let tables = [Family::V4, Family::V6].into_iter().filter_map(|family| {
-            let number = kernel.identities.table(&pool.name, family)?;
+        let tables = Part::ALL.into_iter().filter_map(|part| {
+            let number = kernel.identities.table(&pool.name, part)?;
             kernel.confirmed.tables.get(&number)
         });
         let mut by_id = BTreeMap::new();
         for slot in tables.flat_map(|table| table.slots()) {
             *by_id.entry(slot.current()).or_insert(0) += 1;
         }
-        let address = |judged: &Judged| judged.member.address;
-        let named = judged
-            .iter()
-            .map(address)
-            .filter_map(|address| Some((address, *by_id.get(&kernel.identities.backend(&address)?)?)));
-        by_backend.extend(named);
+        for address in judged.iter().map(|judged| judged.member.address) {
+            let slots = kernel.identities.of(address).filter_map(|id| by_id.get(&id)).sum();
+            if slots > 0 {
+                by_backend.insert(address, slots);
+            }
+        }
         if !by_id.is_empty() {
             return by_backend;
         }
@@ -208,13 +206,12 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         bytes: 0,
         last_check: judged.last_check.clone(),
     };
-    if let Some(kernel) = &view.kernel
-        && let Some(id) = kernel.identities.backend(&address)
-    {
+    let ids = view.kernel.iter().flat_map(|kernel| kernel.identities.of(address).map(move |id| (kernel, id)));
+    for (kernel, id) in ids {
         let traffic = kernel.counters.backends.get(&id.index()).copied().unwrap_or_else(Traffic::default);
         status.flows += kernel.sweep.by_backend.get(&id).copied().unwrap_or(0);
         status.new_flows += traffic.new_flows;
-        status.packets = Some(traffic.packets);
+        *status.packets.get_or_insert(0) += traffic.packets;
         status.bytes += traffic.bytes;
     }
     let services = view.config.services.iter().filter(|service| service.pool == pool.name);

@@ -96,7 +96,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     ),
     (SERVICE, "name", "\"s\"", &[NO_NAME]),
     (SERVICE, "listen", "\"192.0.2.1:80\"", &[NO_ADDRESS, &["[]", "true", "{}"]]),
-    (SERVICE, "protocol", "\"tcp\"", &[NO_TEXT, &["\"udp\"", "\"TCP\"", "\"sctp\""]]),
+    (SERVICE, "protocol", "\"tcp\"", &[NO_TEXT, &["\"UDP\"", "\"TCP\"", "\"sctp\""]]),
     (SERVICE, "pool", "\"p\"", &[NO_NAME, &["\"no-such-pool\""]]),
     (
         SERVICE,

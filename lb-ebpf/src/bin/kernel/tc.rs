@@ -3,13 +3,15 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_fib_lookup as FibParameters};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_fib_lookup as FibParameters,
+};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_skb_pull_data};
-use lb_common::address::TCP;
 use lb_common::{Address, NextHop};
 use lb_ebpf::checksum::Sum;
 use lb_ebpf::headers::Header;
 use lb_ebpf::packet::Packet;
+use lb_ebpf::transport::Transport;
 
 /// A socket buffer. Its outermost VLAN tag is not in the bytes and stays with the buffer.
 pub struct Frame {
@@ -72,14 +74,20 @@ impl Packet for Frame {
     }
 
     /// With `CHECKSUM_PARTIAL` the field holds the pseudo-header's sum alone: the kernel's helper then
-    /// applies the part marked as such and skips the other (`inet_proto_csum_replace_by_diff`).
+    /// applies the part marked as such and skips the other (`inet_proto_csum_replace_by_diff`). For UDP it is
+    /// told to leave 0 alone and to write all ones for a computed 0.
     #[inline(always)]
-    fn fix_tcp_checksum(&mut self, offset: usize, address: Sum, ports: Sum) -> Option<()> {
+    fn fix_checksum(&mut self, transport: Transport, l4: usize, address: Sum, ports: Sum) -> Option<()> {
+        let offset = (l4 + transport.checksum_at()) as u32;
+        let zero = match transport {
+            Transport::Tcp => 0,
+            Transport::Udp => u64::from(BPF_F_MARK_MANGLED_0),
+        };
         let pseudo_header = u64::from(BPF_F_PSEUDO_HDR);
         // SAFETY: the buffer is the kernel's; size 0 means that the sums are ready-made differences.
         let failed = unsafe {
-            bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(address.fold32()), pseudo_header)
-                | bpf_l4_csum_replace(self.skb, offset as u32, 0, u64::from(ports.fold32()), 0)
+            bpf_l4_csum_replace(self.skb, offset, 0, u64::from(address.fold32()), pseudo_header | zero)
+                | bpf_l4_csum_replace(self.skb, offset, 0, u64::from(ports.fold32()), zero)
         };
         *self = Self::linear(self.skb);
         (failed == 0).then_some(())
@@ -92,8 +100,14 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn route(&mut self, source: &Address, destination: &Address, length: u16) -> Option<NextHop> {
-        fib(self.skb.cast(), self.ifindex(), source, destination, length)
+    fn route(
+        &mut self,
+        protocol: u8,
+        source: &Address,
+        destination: &Address,
+        length: u16,
+    ) -> Option<NextHop> {
+        fib(self.skb.cast(), self.ifindex(), protocol, (source, destination), length)
     }
 }
 
@@ -120,13 +134,13 @@ const AF_INET6: u8 = 10;
 pub fn fib(
     context: *mut c_void,
     ifindex: u32,
-    source: &Address,
-    destination: &Address,
+    protocol: u8,
+    (source, destination): (&Address, &Address),
     length: u16,
 ) -> Option<NextHop> {
     // SAFETY: all fields are integers.
     let mut parameters: FibParameters = unsafe { core::mem::zeroed() };
-    parameters.l4_protocol = TCP;
+    parameters.l4_protocol = protocol;
     parameters.ifindex = ifindex;
     parameters.__bindgen_anon_1.tot_len = length;
     if destination.is_v4() {

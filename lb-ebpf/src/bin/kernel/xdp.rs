@@ -6,7 +6,8 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_get_buff_len};
 use lb_common::{Address, NextHop};
 use lb_ebpf::checksum::Sum;
 use lb_ebpf::headers::Header;
-use lb_ebpf::packet::{Packet, fix_in_place};
+use lb_ebpf::packet::Packet;
+use lb_ebpf::transport::{Transport, fix_in_place};
 
 use crate::tc::{at, fib};
 
@@ -60,8 +61,8 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn fix_tcp_checksum(&mut self, offset: usize, address: Sum, ports: Sum) -> Option<()> {
-        fix_in_place(self, offset, address.plus(ports))
+    fn fix_checksum(&mut self, transport: Transport, l4: usize, address: Sum, ports: Sum) -> Option<()> {
+        fix_in_place(self, transport, l4, address.plus(ports))
     }
 
     #[inline(always)]
@@ -71,7 +72,13 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn route(&mut self, source: &Address, destination: &Address, length: u16) -> Option<NextHop> {
-        fib(self.context.cast(), self.ifindex(), source, destination, length)
+    fn route(
+        &mut self,
+        protocol: u8,
+        source: &Address,
+        destination: &Address,
+        length: u16,
+    ) -> Option<NextHop> {
+        fib(self.context.cast(), self.ifindex(), protocol, (source, destination), length)
     }
 }

@@ -16,7 +16,7 @@ use super::{Controller, now};
 use crate::config::Config;
 use crate::controller::apply::Confirmed;
 use crate::controller::desired::Pools;
-use crate::controller::ids::Family;
+use crate::controller::ids::Part;
 use crate::controller::kernel_state::{Identities, pools_by_listen};
 use crate::controller::placement::Placement;
 use crate::data_plane::PlaneError;
@@ -152,12 +152,13 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 
     fn was_up(&self, pool: &str, address: SocketAddr) -> bool {
         let Ok(kernel) = &self.kernel else { return true };
-        let tables: Vec<_> = [Family::V4, Family::V6]
+        let tables: Vec<_> = Part::ALL
             .into_iter()
-            .filter_map(|family| kernel.confirmed.tables.get(&kernel.identities.table(pool, family)?))
+            .filter_map(|part| kernel.confirmed.tables.get(&kernel.identities.table(pool, part)?))
             .collect();
-        let id = kernel.identities.backend(&address);
-        let is_current = tables.iter().flat_map(|table| table.slots()).any(|slot| Some(slot.current()) == id);
+        let ids: Vec<_> = kernel.identities.of(address).collect();
+        let mut slots = tables.iter().flat_map(|table| table.slots());
+        let is_current = slots.any(|slot| ids.contains(&slot.current()));
         tables.is_empty() || is_current
     }
 }
@@ -166,8 +167,8 @@ fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, S
     let confirmed = Confirmed::adopt(tables.read_back()?, tables.now());
     let identities = Identities::adopt(&confirmed.applied, config);
     for pool in &config.pools {
-        for family in [Family::V4, Family::V6] {
-            let Some(table) = identities.table(&pool.name, family) else { continue };
+        for part in Part::ALL {
+            let Some(table) = identities.table(&pool.name, part) else { continue };
             let pinned = confirmed.tables.get(&table).map_or(0, |table| table.slots().len());
             if pinned != pool.table_size as usize {
                 let (pool, configured) = (pool.name.clone(), pool.table_size);
