@@ -36,6 +36,28 @@ pub struct Service {
     pub timeouts: Timeouts,
 }
 
+impl Service {
+    /// The listen addresses with their transport.
+    pub fn listens(&self) -> impl Iterator<Item = Listen> + '_ {
+        self.listen.iter().map(|&address| Listen { address, protocol: self.protocol })
+    }
+}
+
+/// Where a service listens: TCP and UDP may do so on one address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listen {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.protocol.name(), self.address)
+    }
+}
+
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,10 +1,12 @@
-//! The proxy plane: TCP services carried in user space, where the kernel planes cannot.
+//! The proxy plane: services carried in user space, where the kernel planes cannot.
 //!
 //! Thread per core. Every worker has a listener of its own for each listen address (the kernel spreads clients
 //! over them), and a connection never leaves the worker that accepted it. Workers share what a change brings
 //! (see `membership`), read when a client is accepted, and counters, of which each writes its own part.
 
+mod bind;
 mod counters;
+mod datagrams;
 mod listener;
 mod membership;
 mod pools;
@@ -19,7 +21,6 @@ mod worker;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -29,15 +30,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::data_plane::PlaneError;
-use crate::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService, ProxyTraffic};
+use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyService};
+use crate::model::Listen;
 
 use counters::Counters;
 use listener::{Desired, Listener};
 use membership::Membership;
 use worker::{Command, Thread};
 
-/// How long `Close` waits until no worker accepts any more. They do so at once, unless one hangs.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait until every worker has done what it was told. They do so at once, unless one hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether bulk goes through pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +54,29 @@ pub enum Splice {
 #[derive(Debug)]
 pub struct Proxy {
     workers: Vec<Thread>,
-    listens: BTreeMap<SocketAddr, Listen>,
+    listens: BTreeMap<Listen, Listening>,
+    /// UDP: no longer served, while their last clients still are. The sockets are open.
+    leaving: BTreeMap<Listen, Leaving>,
     seed: Seed,
 }
 
-/// One listen address.
+/// A listen address that is served.
 #[derive(Debug)]
-struct Listen {
+struct Listening {
     membership: Arc<Membership>,
     desired: watch::Sender<Desired>,
     counters: Counters,
-    /// Hangs up when every worker has closed its socket.
+    /// Hangs up when no worker takes new clients any more.
     open: Receiver<Infallible>,
+    /// Hangs up when every worker has closed its socket.
+    bound: Receiver<Infallible>,
+}
+
+/// A listen address that is not.
+#[derive(Debug)]
+struct Leaving {
+    desired: watch::Sender<Desired>,
+    bound: Receiver<Infallible>,
 }
 
 impl Proxy {
@@ -76,7 +89,8 @@ impl Proxy {
     /// As [`Proxy::start`], with a choice.
     pub fn start_with(cores: usize, seed: Seed, splice: Splice) -> io::Result<Self> {
         let cores = cores.max(1);
-        let mut proxy = Self { workers: Vec::with_capacity(cores), listens: BTreeMap::new(), seed };
+        let mut proxy =
+            Self { workers: Vec::with_capacity(cores), listens: [].into(), leaving: [].into(), seed };
         for index in 0..cores {
             proxy.workers.push(Thread::start(index, cores, splice == Splice::Adaptive)?);
         }
@@ -90,8 +104,8 @@ impl Proxy {
     }
 
     fn shut_down(&mut self, deadline: Instant) {
-        for listen in std::mem::take(&mut self.listens).into_values() {
-            listen.desired.send_replace(Desired::Closing(deadline));
+        for listening in std::mem::take(&mut self.listens).into_values() {
+            listening.desired.send_replace(Desired::Closing(deadline));
         }
         for worker in &self.workers {
             // Fails only where the worker has ended.
@@ -104,15 +118,20 @@ impl Proxy {
         }
     }
 
-    fn listen(&mut self, address: SocketAddr, service: &ProxyService) -> Result<(), PlaneError> {
-        if self.listens.contains_key(&address) {
-            return Err(PlaneError::new(object(address), "is served already"));
+    fn listen(&mut self, listen: Listen, service: &ProxyService) -> Result<(), PlaneError> {
+        if self.listens.contains_key(&listen) {
+            return Err(PlaneError::new(object(listen), "is served already"));
         }
-        let membership = self.membership(address, service, None)?;
-        let sockets = listener::bind(address, self.workers.len())?;
+        let membership = self.membership(listen, service, None)?;
+        if let Some(leaving) = self.leaving.remove(&listen) {
+            // Two groups of sockets on one address would share the clients.
+            leaving.desired.send_replace(Desired::Closing(Instant::now()));
+            wait(listen, &leaving.bound)?;
+        }
+        let sockets = bind::bind(listen, self.workers.len())?;
         let counters = Counters::new(self.workers.len());
         let (desired, receiver) = watch::channel(Desired::Open(Arc::clone(&membership)));
-        let (open, closed) = mpsc::channel();
+        let ((open, closed), (bound, unbound)) = (mpsc::channel(), mpsc::channel());
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let listener = Listener {
                 socket,
@@ -120,44 +139,46 @@ impl Proxy {
                 desired: receiver.clone(),
                 counters: counters.clone(),
                 open: open.clone(),
+                bound: bound.clone(),
             };
             if worker.commands.send(Command::Listen(listener)).is_err() {
-                return Err(PlaneError::new(object(address), "a proxy worker has ended; restart the daemon"));
+                return Err(PlaneError::new(object(listen), "a proxy worker has ended; restart the daemon"));
             }
         }
-        self.listens.insert(address, Listen { membership, desired, counters, open: closed });
+        let listening = Listening { membership, desired, counters, open: closed, bound: unbound };
+        self.listens.insert(listen, listening);
         Ok(())
     }
 
-    fn update(&mut self, address: SocketAddr, service: &ProxyService) -> Result<(), PlaneError> {
-        let old = self.listens.get(&address).map(|listen| Arc::clone(&listen.membership));
-        let membership = self.membership(address, service, old.as_deref())?;
-        let Some(listen) = self.listens.get_mut(&address) else {
-            return Err(PlaneError::new(object(address), "is not served"));
+    fn update(&mut self, listen: Listen, service: &ProxyService) -> Result<(), PlaneError> {
+        let old = self.listens.get(&listen).map(|listening| Arc::clone(&listening.membership));
+        let membership = self.membership(listen, service, old.as_deref())?;
+        let Some(listening) = self.listens.get_mut(&listen) else {
+            return Err(PlaneError::new(object(listen), "is not served"));
         };
-        listen.desired.send_replace(Desired::Open(Arc::clone(&membership)));
-        membership.cut_leavers(&listen.membership.backends);
-        listen.membership = membership;
+        listening.desired.send_replace(Desired::Open(Arc::clone(&membership)));
+        membership.cut_leavers(&listening.membership.backends);
+        listening.membership = membership;
         Ok(())
     }
 
-    fn close(&mut self, address: SocketAddr, drain: Duration) -> Result<(), PlaneError> {
-        let Some(listen) = self.listens.remove(&address) else { return Ok(()) };
-        listen.desired.send_replace(Desired::Closing(later(Instant::now(), drain)));
-        match listen.open.recv_timeout(CLOSE_PATIENCE) {
-            Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
-            _ => Err(PlaneError::new(object(address), "a proxy worker hangs; restart the daemon")),
-        }
+    fn close(&mut self, listen: Listen, drain: Duration) -> Result<(), PlaneError> {
+        self.leaving.retain(|_, leaving| leaving.bound.try_recv() == Err(mpsc::TryRecvError::Empty));
+        let Some(listening) = self.listens.remove(&listen) else { return Ok(()) };
+        let Listening { desired, open, bound, .. } = listening;
+        desired.send_replace(Desired::Closing(later(Instant::now(), drain)));
+        self.leaving.insert(listen, Leaving { desired, bound });
+        wait(listen, &open)
     }
 
     fn membership(
         &self,
-        address: SocketAddr,
+        listen: Listen,
         service: &ProxyService,
         old: Option<&Membership>,
     ) -> Result<Arc<Membership>, PlaneError> {
         let old = old.map(|old| old.backends.as_slice()).unwrap_or_default();
-        Membership::new(old, address, service, self.seed, self.workers.len())
+        Membership::new(old, listen, service, self.seed, self.workers.len())
             .map(Arc::new)
             .map_err(|error| PlaneError::new(format!("pool {:?}", service.pool), error))
     }
@@ -169,7 +190,15 @@ fn later(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait).unwrap_or_else(|| start + DECADES)
 }
 
-fn object(listen: SocketAddr) -> String {
+/// Waits until all workers have hung up.
+fn wait(listen: Listen, workers: &Receiver<Infallible>) -> Result<(), PlaneError> {
+    match workers.recv_timeout(PATIENCE) {
+        Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
+        _ => Err(PlaneError::new(object(listen), "a proxy worker hangs; restart the daemon")),
+    }
+}
+
+fn object(listen: Listen) -> String {
     format!("listen {listen}")
 }
 
@@ -182,13 +211,13 @@ impl ProxyPlane for Proxy {
         }
     }
 
-    fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)> {
+    fn traffic(&self) -> ProxyCounters {
         self.listens
             .iter()
-            .map(|(&address, listen)| {
-                let backends = &listen.membership.backends;
+            .map(|(&listen, listening)| {
+                let backends = &listening.membership.backends;
                 let backends = backends.iter().map(|backend| (backend.address, backend.counters.sum()));
-                (address, (listen.counters.sum(), backends.collect()))
+                (listen, (listening.counters.sum(), backends.collect()))
             })
             .collect()
     }

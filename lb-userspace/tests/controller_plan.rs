@@ -10,7 +10,7 @@ use lb_common::{Backend, BackendId, Endpoint, NextHop, Service, ServiceId, Slot,
 use lb_userspace::controller::plan::{may_apply, plan, plan_proxy};
 use lb_userspace::data_plane::kernel::{KernelState, Prefix};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyService, ProxyState};
-use lb_userspace::model::{Affinity, Scheduler};
+use lb_userspace::model::{Affinity, Listen, Protocol, Scheduler};
 use proptest::prelude::*;
 
 const SLOTS: usize = 5;
@@ -159,8 +159,12 @@ fn proxy_service(name: &str) -> ProxyService {
     }
 }
 
+fn listen(port: u16) -> Listen {
+    Listen { address: (Ipv4Addr::LOCALHOST, port).into(), protocol: Protocol::Tcp }
+}
+
 fn proxy_state(services: &[(u16, &str)]) -> ProxyState {
-    let entry = |(port, name): &(u16, &str)| ((Ipv4Addr::LOCALHOST, *port).into(), proxy_service(name));
+    let entry = |(port, name): &(u16, &str)| (listen(*port), proxy_service(name));
     ProxyState { services: services.iter().map(entry).collect::<BTreeMap<_, _>>() }
 }
 
@@ -170,7 +174,6 @@ fn the_proxy_serves_before_it_stops_and_leaves_the_rest_alone() {
     let desired = proxy_state(&[(1, "same"), (2, "new"), (4, "added")]);
     let drain = Duration::from_secs(30);
     let (serve, stop) = plan_proxy(&applied, &desired, drain);
-    let listen = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     assert_eq!(
         serve,
         [

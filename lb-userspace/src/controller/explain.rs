@@ -14,7 +14,7 @@ use crate::data_plane::kernel::{KernelState, TrackedFlow};
 use crate::data_plane::proxy::ProxyState;
 use crate::maglev;
 use crate::model::status::Explanation;
-use crate::model::{Affinity, Plane, Scheduler};
+use crate::model::{Affinity, Listen, Plane, Scheduler};
 
 /// A client and a service.
 #[derive(Clone, Debug)]
@@ -23,8 +23,7 @@ pub struct Question {
     /// As asked.
     service: String,
     name: String,
-    listen: SocketAddr,
-    protocol: u8,
+    listen: Listen,
 }
 
 impl Question {
@@ -50,12 +49,12 @@ impl Question {
             ))
         })?;
         let name = found.name.clone();
-        Ok(Self { client, service, name, listen, protocol: found.protocol.number() })
+        Ok(Self { client, service, name, listen: Listen { address: listen, protocol: found.protocol } })
     }
 
     /// The service's key in the maps.
     pub fn key(&self) -> SocketKey {
-        SocketKey::new(self.listen, self.protocol)
+        SocketKey::new(self.listen.address, self.listen.protocol.number())
     }
 
     /// The kernel plane that serves it.
@@ -77,10 +76,10 @@ impl Question {
         let source_port = if source_alone { Port::new(0) } else { Port::new(self.client.port()) };
         let tuple = Tuple {
             source: self.client.ip().into(),
-            destination: self.listen.ip().into(),
+            destination: self.listen.address.ip().into(),
             source_port,
-            destination_port: Port::new(self.listen.port()),
-            protocol: self.protocol,
+            destination_port: Port::new(self.listen.address.port()),
+            protocol: self.listen.protocol.number(),
         };
         tuple.hash(seed)
     }
@@ -89,7 +88,7 @@ impl Question {
         Explanation {
             client: self.client,
             service: self.service,
-            listen: self.listen,
+            listen: self.listen.address,
             plane,
             hash: None,
             slot: None,

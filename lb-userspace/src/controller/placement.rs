@@ -73,9 +73,6 @@ pub fn place(config: &Config, fold: &Fold, host: Host<'_>) -> BTreeMap<String, P
                 claims.claim(service, fold);
                 kernel(host.planes)
             }
-            Some(why) if service.protocol == Protocol::Udp => {
-                Placement::Refused { reason: format!("the proxy plane does not carry UDP yet, and {why}") }
-            }
             Some(why) => match (service.forward, service.fallback) {
                 (Forward::Nat, Fallback::Refuse) => Placement::Refused {
                     reason: format!("forward = \"nat\" and fallback = \"refuse\", but {why}"),

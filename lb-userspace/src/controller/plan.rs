@@ -4,7 +4,6 @@
 //! of them leaves a working data path behind, and a failed action holds back only what builds on it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use lb_common::service::VIP_MARKER;
@@ -13,6 +12,7 @@ use lb_common::{Backend, BackendId, Service, Slot};
 use super::slots;
 use crate::data_plane::kernel::{KernelAction, KernelState};
 use crate::data_plane::proxy::{ProxyAction, ProxyState};
+use crate::model::Listen;
 
 /// The actions that lead from `applied` to `desired`; none where they are equal.
 ///
@@ -118,7 +118,7 @@ pub fn plan_proxy(
         })
         .collect();
     let stop = missing(&applied.services, &desired.services)
-        .map(|listen: &SocketAddr| ProxyAction::Close { listen: *listen, drain })
+        .map(|listen: &Listen| ProxyAction::Close { listen: *listen, drain })
         .collect();
     (serve, stop)
 }

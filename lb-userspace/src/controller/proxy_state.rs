@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::desired::Fold;
+use super::desired::{Fold, Judged};
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::proxy::{ProxyService, ProxyState};
+use crate::model::{Member, Protocol};
 
 /// The state of every service that is placed on the proxy plane.
 pub fn desire(config: &Config, fold: &Fold, placements: &BTreeMap<String, Placement>) -> ProxyState {
@@ -20,12 +21,19 @@ pub fn desire(config: &Config, fold: &Fold, placements: &BTreeMap<String, Placem
             scheduler: pool.scheduler,
             affinity: service.affinity,
             table_size: pool.table_size,
-            members: judged.iter().map(|judged| judged.member).collect(),
+            members: judged.iter().map(|judged| member(judged, service.protocol)).collect(),
             connect_timeout: service.timeouts.half_open,
-            idle_timeout: service.timeouts.established,
+            idle_timeout: service.timeouts.idle(service.protocol),
             closing_timeout: service.timeouts.closing,
         };
-        state.services.extend(service.listen.iter().map(|listen| (*listen, entry.clone())));
+        state.services.extend(service.listens().map(|listen| (listen, entry.clone())));
     }
     state
+}
+
+/// A backend that failed keeps its connections for the grace of the service. Its UDP clients go on at once: they
+/// cannot be told that it does not hear them.
+fn member(judged: &Judged, protocol: Protocol) -> Member {
+    let keeps = judged.member.keeps && (protocol == Protocol::Tcp || !judged.failed);
+    Member { keeps, ..judged.member }
 }

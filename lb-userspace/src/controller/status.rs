@@ -13,15 +13,12 @@ use super::kernel_state::Identities;
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::kernel::{KernelCounters, Sweep};
-use crate::data_plane::proxy::ProxyTraffic;
+use crate::data_plane::proxy::ProxyCounters;
 use crate::maglev;
 use crate::model::status::{
     BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, rfc3339,
 };
-use crate::model::{BackendState, Plane, Pool, Scheduler, Service};
-
-/// What the proxy counted, by listen address and backend.
-pub type ProxyCounters = BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>;
+use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service};
 
 /// Everything that the document shows.
 pub struct View<'a> {
@@ -103,9 +100,9 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
         rate: None,
     };
     let is_kernel = placement.is_some_and(Placement::is_kernel);
-    for listen in &service.listen {
+    for listen in service.listens() {
         if let (true, Some(kernel)) = (is_kernel, &view.kernel) {
-            let key = SocketKey::new(*listen, service.protocol.number());
+            let key = SocketKey::new(listen.address, listen.protocol.number());
             let Some(entry) = kernel.confirmed.applied.services.get(&key) else { continue };
             let index = entry.id.index();
             let traffic = kernel.counters.services.get(&index).copied().unwrap_or_default();
@@ -115,9 +112,12 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
             status.bytes += traffic.bytes;
             status.drops += traffic.drops;
             *status.rate.get_or_insert(0.0) += (kernel.rate)(index);
-        } else if let Some((traffic, _)) = view.traffic.get(listen) {
+        } else if let Some((traffic, _)) = view.traffic.get(&listen) {
             status.flows += traffic.connections;
             status.new_flows += traffic.new_connections;
+            if listen.protocol == Protocol::Udp {
+                *status.packets.get_or_insert(0) += traffic.packets;
+            }
             status.bytes += traffic.bytes;
             status.drops += traffic.failures;
         }
@@ -215,11 +215,14 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         status.bytes += traffic.bytes;
     }
     let services = view.config.services.iter().filter(|service| service.pool == pool.name);
-    for listen in services.flat_map(|service| &service.listen) {
-        let traffic = view.traffic.get(listen).and_then(|(_, backends)| backends.get(&address));
+    for listen in services.flat_map(Service::listens) {
+        let traffic = view.traffic.get(&listen).and_then(|(_, backends)| backends.get(&address));
         if let Some(traffic) = traffic {
             status.flows += traffic.connections;
             status.new_flows += traffic.new_connections;
+            if listen.protocol == Protocol::Udp {
+                *status.packets.get_or_insert(0) += traffic.packets;
+            }
             status.bytes += traffic.bytes;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::model::{Affinity, Member, Scheduler};
+use crate::model::{Affinity, Listen, Member, Scheduler};
 
 use super::PlaneError;
 
@@ -12,7 +12,7 @@ use super::PlaneError;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyState {
     /// By listen address.
-    pub services: BTreeMap<SocketAddr, ProxyService>,
+    pub services: BTreeMap<Listen, ProxyService>,
 }
 
 /// One listen address.
@@ -31,11 +31,11 @@ pub struct ProxyService {
     /// Every backend that is or was in the pool; connections of one that is missing here, or that does not
     /// keep its flows, are reset.
     pub members: Vec<Member>,
-    /// Of connecting to a backend.
+    /// TCP: of connecting to a backend.
     pub connect_timeout: Duration,
-    /// Without a byte in either direction.
+    /// Without a byte or a datagram in either direction.
     pub idle_timeout: Duration,
-    /// After one direction was closed, without a byte in the other.
+    /// TCP: after one direction was closed, without a byte in the other.
     pub closing_timeout: Duration,
 }
 
@@ -44,12 +44,12 @@ pub struct ProxyService {
 #[expect(missing_docs, reason = "each variant's line names its fields")]
 pub enum ProxyAction {
     /// Starts to accept.
-    Listen { listen: SocketAddr, service: ProxyService },
+    Listen { listen: Listen, service: ProxyService },
     /// Changes what new connections do, and cuts what has to be cut; open connections of other backends and
     /// the listener are not touched.
-    Update { listen: SocketAddr, service: ProxyService },
+    Update { listen: Listen, service: ProxyService },
     /// Stops accepting. Open connections stay until `drain`, then they are reset.
-    Close { listen: SocketAddr, drain: Duration },
+    Close { listen: Listen, drain: Duration },
 }
 
 impl ProxyState {
@@ -66,7 +66,8 @@ impl ProxyState {
     }
 }
 
-/// What the proxy counted for a listen address or one of its backends.
+/// What the proxy counted for a listen address or one of its backends. A *connection* of UDP is a client with its
+/// socket to a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProxyTraffic {
     /// Open now.
@@ -77,14 +78,22 @@ pub struct ProxyTraffic {
     pub bytes: u64,
     /// To clients.
     pub reply_bytes: u64,
-    /// Connections that found no backend, or that could not be opened.
+    /// UDP: datagrams of clients that were sent on.
+    pub packets: u64,
+    /// UDP: datagrams sent to clients.
+    pub reply_packets: u64,
+    /// TCP: connections that found no backend (service), or that could not be opened (backend). UDP: datagrams
+    /// that were dropped (service), and sockets that could not be opened or met an ICMP error (backend).
     pub failures: u64,
 }
+
+/// What the proxy counted: by listen address, and within it by backend.
+pub type ProxyCounters = BTreeMap<Listen, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>;
 
 /// The proxy plane.
 pub trait ProxyPlane: Send {
     /// Does one step. Binding a listener is part of it, so errors such as an address in use are reported here.
     fn apply(&mut self, action: &ProxyAction) -> Result<(), PlaneError>;
-    /// Counters by listen address, and within it by backend.
-    fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>;
+    /// What it has counted so far.
+    fn traffic(&self) -> ProxyCounters;
 }

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::PlaneError;
 use super::kernel::{KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow};
-use super::proxy::{ProxyAction, ProxyPlane, ProxyState, ProxyTraffic};
+use super::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState, ProxyTraffic};
+use crate::model::Listen;
 
 type Fails<A> = Box<dyn FnMut(&A) -> bool + Send>;
 
@@ -167,7 +168,7 @@ struct Proxy {
     state: ProxyState,
     actions: Vec<ProxyAction>,
     fails: Option<Fails<ProxyAction>>,
-    traffic: BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)>,
+    traffic: ProxyCounters,
 }
 
 impl ProxyRecorder {
@@ -193,7 +194,7 @@ impl ProxyRecorder {
     /// What a listen address counted.
     pub fn set_traffic(
         &self,
-        listen: SocketAddr,
+        listen: Listen,
         service: ProxyTraffic,
         backends: BTreeMap<SocketAddr, ProxyTraffic>,
     ) {
@@ -212,7 +213,7 @@ impl ProxyPlane for ProxyRecorder {
         Ok(())
     }
 
-    fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)> {
+    fn traffic(&self) -> ProxyCounters {
         self.lock().traffic.clone()
     }
 }

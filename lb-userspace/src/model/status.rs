@@ -45,7 +45,7 @@ pub struct ServiceStatus {
     pub name: String,
     /// As in the config.
     pub listen: Vec<SocketAddr>,
-    /// `tcp`.
+    /// `tcp` or `udp`.
     pub protocol: String,
     /// What is in force: `nat` or `proxy`.
     pub forward: String,
@@ -55,15 +55,15 @@ pub struct ServiceStatus {
     pub reason: String,
     /// As in the config.
     pub pool: String,
-    /// Kernel planes: tracked entries; proxy: open connections.
+    /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
     pub flows: u64,
     /// SYNs forwarded; proxy: connections accepted.
     pub new_flows: u64,
-    /// From clients.
+    /// From clients; null for TCP on the proxy plane.
     pub packets: Option<u64>,
     /// From clients.
     pub bytes: u64,
-    /// Packets dropped; proxy: connections that found no backend.
+    /// Packets dropped; proxy: TCP connections that found no backend, UDP datagrams dropped.
     pub drops: u64,
     /// Packets a second over the last 10 s; null on the proxy plane.
     pub rate: Option<f64>,
@@ -101,11 +101,11 @@ pub struct BackendStatus {
     pub slots: u64,
     /// `slots` over all slots of its tables, 0 to 1.
     pub share: f64,
-    /// Kernel planes: tracked entries; proxy: open connections.
+    /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
     pub flows: u64,
     /// SYNs forwarded; proxy: connections opened.
     pub new_flows: u64,
-    /// From clients; null on the proxy plane.
+    /// From clients; null for TCP on the proxy plane.
     pub packets: Option<u64>,
     /// From clients.
     pub bytes: u64,

@@ -17,6 +17,8 @@ pub(super) struct Shard {
     ended: AtomicU64,
     bytes: AtomicU64,
     reply_bytes: AtomicU64,
+    packets: AtomicU64,
+    reply_packets: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -41,6 +43,8 @@ impl Counters {
                 new_connections: sum.new_connections + opened,
                 bytes: sum.bytes + shard.bytes.load(Relaxed),
                 reply_bytes: sum.reply_bytes + shard.reply_bytes.load(Relaxed),
+                packets: sum.packets + shard.packets.load(Relaxed),
+                reply_packets: sum.reply_packets + shard.reply_packets.load(Relaxed),
                 failures: sum.failures + shard.failures.load(Relaxed),
             }
         })
@@ -54,7 +58,7 @@ impl Shard {
         Open(self)
     }
 
-    /// Counts a connection that found no backend, or that could not be opened.
+    /// Counts what [`ProxyTraffic::failures`] says.
     pub(super) fn fail(&self) {
         self.failures.fetch_add(1, Relaxed);
     }
@@ -67,6 +71,18 @@ impl Shard {
         if reply_bytes > 0 {
             self.reply_bytes.fetch_add(reply_bytes, Relaxed);
         }
+    }
+
+    /// Counts one datagram of a client.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.packets.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts one datagram to a client.
+    pub(super) fn replied(&self, bytes: usize) {
+        self.reply_packets.fetch_add(1, Relaxed);
+        self.reply_bytes.fetch_add(bytes as u64, Relaxed);
     }
 }
 

@@ -1,31 +1,27 @@
-//! A listen address: one `SO_REUSEPORT` socket for each worker, and the loop that accepts from it.
+//! One worker's part of a listen address; for TCP, the loop that accepts.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as Socket};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::{Domain, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::data_plane::PlaneError;
-
+use super::bind::Socket;
 use super::counters::Counters;
+use super::datagrams;
 use super::membership::Membership;
 use super::session;
 use super::target::Target;
 use super::worker::Worker;
-
-/// Connections that may wait to be accepted, for each socket; the kernel caps it at net.core.somaxconn.
-const BACKLOG: i32 = 4096;
 
 /// Waits after a failed accept; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -34,9 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What a listener should do.
 #[derive(Clone, Debug)]
 pub(super) enum Desired {
-    /// Accept, for these backends.
+    /// Take clients, for these backends.
     Open(Arc<Membership>),
-    /// Stop accepting; reset what is left at this time.
+    /// Take no new clients; cut what is left at this time.
     Closing(Instant),
 }
 
@@ -47,89 +43,61 @@ pub(super) struct Listener {
     pub(super) membership: Arc<Membership>,
     pub(super) desired: watch::Receiver<Desired>,
     pub(super) counters: Counters,
-    /// Dropped when the socket is closed.
+    /// Dropped when no new clients are taken.
     pub(super) open: Sender<Infallible>,
-}
-
-/// Opens `count` sockets on one address, or none.
-pub(super) fn bind(listen: SocketAddr, count: usize) -> Result<Vec<Socket>, PlaneError> {
-    // Without SO_REUSEPORT first: with it, two programs of one user would share the clients and never know.
-    open(listen, false)
-        .and_then(|probe| {
-            drop(probe);
-            (0..count).map(|_| open(listen, true)).collect()
-        })
-        .map_err(|error| PlaneError::new(format!("listen {listen}"), explain(listen, &error)))
-}
-
-fn open(listen: SocketAddr, share: bool) -> io::Result<Socket> {
-    let socket = socket2::Socket::new(Domain::for_address(listen), Type::STREAM.nonblocking(), None)?;
-    if listen.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(share)?;
-    // Accepted sockets inherit both: no delay, and a close that is a reset (see `session`).
-    socket.set_tcp_nodelay(true)?;
-    socket.set_linger(Some(Duration::ZERO))?;
-    socket.bind(&listen.into())?;
-    if share {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(socket.into())
-}
-
-/// The kernel's words, and the cure.
-fn explain(listen: SocketAddr, error: &io::Error) -> String {
-    let (ip, port) = (listen.ip(), listen.port());
-    let cure = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!(
-                "another program listens there, `ss -ltnp 'sport = :{port}'` shows it: stop it or move it"
-            )
-        }
-        io::ErrorKind::AddrNotAvailable => format!(
-            "the proxy plane needs {ip} on this host: announce = \"address\" puts it there, or `ip address add`"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!("ports below net.ipv4.ip_unprivileged_port_start, like {port}, need CAP_NET_BIND_SERVICE")
-        }
-        _ => return format!("cannot listen: {error}"),
-    };
-    format!("cannot listen: {error} (hint: {cure})")
+    /// Dropped when the socket is closed.
+    pub(super) bound: Sender<Infallible>,
 }
 
 impl Listener {
-    /// Accepts until told to close, then until the queue is empty, then waits for its connections.
+    /// Serves until told to close, then until the last client is gone.
     pub(super) async fn run(self, worker: Rc<Worker>) {
-        let Self { socket, membership, mut desired, counters, open } = self;
-        let sessions = TaskTracker::new();
-        let target = Rc::new(RefCell::new(Target::new(membership, counters, worker.index)));
-        let start = |client: TcpStream, address| {
-            sessions.spawn_local(session::serve(client, address, Rc::clone(&target), Rc::clone(&worker)));
-        };
-
-        let deadline = match TcpListener::from_std(socket) {
-            Ok(listener) => {
-                let deadline = accept_until_closing(&listener, &mut desired, &target, &start).await;
-                match listener.into_std() {
-                    Ok(socket) => accept_rest(&socket, &start),
-                    Err(error) => tracing::warn!(%error, "the accept queue is lost"),
-                }
-                deadline
+        let Self { socket, membership, desired, counters, open, bound } = self;
+        let target = Target::new(membership, counters, worker.index);
+        match socket {
+            Socket::Tcp(socket) => accept(socket, target, desired, worker, (open, bound)).await,
+            Socket::Udp(socket, group) => {
+                datagrams::serve((socket, group), target, desired, worker, open).await;
+                drop(bound);
             }
-            Err(error) => {
-                tracing::error!(%error, worker = worker.index, "a listener cannot be watched");
-                Instant::now()
-            }
-        };
-        drop(open);
-
-        sessions.close();
-        if timeout_at(deadline, sessions.wait()).await.is_err() {
-            target.borrow().cut_all();
-            sessions.wait().await;
         }
+    }
+}
+
+/// Accepts until told to close, then until the queue is empty, then waits for its connections.
+async fn accept(
+    socket: std::net::TcpListener,
+    target: Target,
+    mut desired: watch::Receiver<Desired>,
+    worker: Rc<Worker>,
+    open: (Sender<Infallible>, Sender<Infallible>),
+) {
+    let sessions = TaskTracker::new();
+    let target = Rc::new(RefCell::new(target));
+    let start = |client: TcpStream, address| {
+        sessions.spawn_local(session::serve(client, address, Rc::clone(&target), Rc::clone(&worker)));
+    };
+
+    let deadline = match TcpListener::from_std(socket) {
+        Ok(listener) => {
+            let deadline = accept_until_closing(&listener, &mut desired, &target, &start).await;
+            match listener.into_std() {
+                Ok(socket) => accept_rest(&socket, &start),
+                Err(error) => tracing::warn!(%error, "the accept queue is lost"),
+            }
+            deadline
+        }
+        Err(error) => {
+            tracing::error!(%error, worker = worker.index, "a listener cannot be watched");
+            Instant::now()
+        }
+    };
+    drop(open);
+
+    sessions.close();
+    if timeout_at(deadline, sessions.wait()).await.is_err() {
+        target.borrow().cut_all();
+        sessions.wait().await;
     }
 }
 
@@ -186,7 +154,7 @@ async fn accept_until_closing(
 }
 
 /// Clients in the queue of a socket that is closed would be reset: takes them all first.
-fn accept_rest(socket: &Socket, start: &impl Fn(TcpStream, SocketAddr)) {
+fn accept_rest(socket: &std::net::TcpListener, start: &impl Fn(TcpStream, SocketAddr)) {
     loop {
         match socket.accept() {
             Ok((client, address)) => {
@@ -202,19 +170,5 @@ fn accept_rest(socket: &Socket, start: &impl Fn(TcpStream, SocketAddr)) {
             }
             Err(_) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accepted_sockets_inherit_what_the_listener_has() {
-        let [socket] = <[Socket; 1]>::try_from(bind("127.0.0.1:0".parse().unwrap(), 1).unwrap()).unwrap();
-        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
-        let (accepted, _) = socket.accept().unwrap();
-        assert!(accepted.nodelay().unwrap());
-        assert_eq!(socket2::SockRef::from(&accepted).linger().unwrap(), Some(Duration::ZERO));
     }
 }

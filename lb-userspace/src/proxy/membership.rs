@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::proxy::ProxyService;
 use crate::maglev::{self, MaglevError};
-use crate::model::Scheduler;
+use crate::model::{Listen, Scheduler};
 
 use super::counters::Counters;
 use super::schedule::Table;
@@ -39,7 +39,7 @@ impl Membership {
     /// unless these are cut.
     pub(super) fn new(
         old: &[Arc<Backend>],
-        listen: SocketAddr,
+        listen: Listen,
         service: &ProxyService,
         seed: Seed,
         workers: usize,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lb_common::Port;
 use lb_common::hash::{Seed, Tuple, slot};
 
-use crate::model::{Affinity, Member, Protocol};
+use crate::model::{Affinity, Listen, Member};
 
 /// A scheduler with its state; one per listener, so that no two workers share any of it. Indexes are those of
 /// the members it was made from.
@@ -91,7 +91,7 @@ impl RoundRobin {
 pub(super) struct Table {
     /// For every slot the index of a member; empty: nobody has a positive weight.
     pub(super) slots: Vec<u32>,
-    pub(super) listen: SocketAddr,
+    pub(super) listen: Listen,
     pub(super) affinity: Affinity,
     pub(super) seed: Seed,
 }
@@ -104,10 +104,10 @@ impl Table {
         };
         let tuple = Tuple {
             source: client.ip().into(),
-            destination: self.listen.ip().into(),
+            destination: self.listen.address.ip().into(),
             source_port: Port::new(source_port),
-            destination_port: Port::new(self.listen.port()),
-            protocol: Protocol::Tcp.number(),
+            destination_port: Port::new(self.listen.address.port()),
+            protocol: self.listen.protocol.number(),
         };
         let start = slot(tuple.hash(self.seed), u32::try_from(self.slots.len()).ok()?) as usize;
         // Where its backend cannot be reached, a client goes on to that of the next slot: always the same one.
@@ -118,6 +118,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use crate::model::Protocol;
+
     use super::*;
 
     fn members(weights: &[u32]) -> Vec<Member> {
@@ -185,7 +187,7 @@ mod tests {
     #[test]
     fn maglev_takes_the_slot_of_the_hash_and_source_affinity_ignores_the_port() {
         let seed = [1, 2];
-        let listen: SocketAddr = "192.0.2.10:80".parse().unwrap();
+        let listen = Listen { protocol: Protocol::Udp, address: "192.0.2.10:80".parse().unwrap() };
         let slots: Vec<u32> = (0..13).map(|slot| slot % 3).collect();
         let table = |affinity| Table { slots: slots.clone(), listen, affinity, seed };
         let mut owners = Vec::new();
@@ -193,10 +195,10 @@ mod tests {
             let client = SocketAddr::from(([198, 51, 100, 7], port));
             let tuple = Tuple {
                 source: client.ip().into(),
-                destination: listen.ip().into(),
+                destination: listen.address.ip().into(),
                 source_port: Port::new(port),
                 destination_port: Port::new(80),
-                protocol: 6,
+                protocol: 17,
             };
             let expected = slots[slot(tuple.hash(seed), 13) as usize] as usize;
             assert_eq!(table(Affinity::None).pick(client, &[]), Some(expected));
@@ -210,7 +212,7 @@ mod tests {
     fn maglev_retries_elsewhere_and_gives_up_when_all_were_tried() {
         let table = Table {
             slots: vec![0, 1, 2, 0, 1, 2, 0],
-            listen: "[2001:db8::1]:80".parse().unwrap(),
+            listen: Listen { protocol: Protocol::Tcp, address: "[2001:db8::1]:80".parse().unwrap() },
             affinity: Affinity::None,
             seed: [3, 4],
         };

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -28,14 +30,16 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) pools: Rc<Pools>,
     pub(super) splice: bool,
+    /// That may still be opened for clients of UDP services.
+    pub(super) sockets: Arc<Semaphore>,
 }
 
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Accepts until the listener is told to close.
+    /// Serves until the listener is told to close.
     Listen(Listener),
-    /// Ends when all connections have ended; resets those that are left at the deadline.
+    /// Ends when all connections have ended; cuts those that are left at the deadline.
     Stop(Instant),
 }
 
@@ -52,7 +56,14 @@ impl Thread {
         let (commands, receiver) = unbounded_channel();
         let (started, outcome) = sync_channel(1);
         let handle = thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
-            let worker = Worker { index, pools: Pools::new(pipe_limit(workers)), splice };
+            let share = descriptors() / workers.max(1);
+            let worker = Worker {
+                index,
+                // A pipe holds two.
+                pools: Pools::new((share / 8).min(MOST_PIPES)),
+                splice,
+                sockets: Arc::new(Semaphore::new((share / 4).min(Semaphore::MAX_PERMITS))),
+            };
             // The runtime belongs to its thread; only this says whether it could be made.
             match Builder::new_current_thread()
                 .enable_all()
@@ -73,11 +84,11 @@ impl Thread {
     }
 }
 
-/// A quarter of the process's descriptors may be pipe ends, shared evenly: listeners and connections need the
-/// others.
-fn pipe_limit(workers: usize) -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(descriptors / 8).unwrap_or(usize::MAX).div_euclid(workers.max(1)).min(MOST_PIPES)
+/// How many the process may have. A quarter may be pipe ends and a quarter the sockets of UDP clients, shared
+/// evenly by the workers: listeners and connections need the others.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// Runs what it is told. What has not ended at the deadline is dropped with the runtime, and thereby reset.

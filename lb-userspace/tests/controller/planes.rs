@@ -10,7 +10,7 @@ use lb_userspace::controller::Progress;
 use lb_userspace::controller::request::{BackendChange, RequestError};
 use lb_userspace::data_plane::kernel::{KernelCounters, Sweep, TrackedFlow};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyTraffic};
-use lb_userspace::model::Plane;
+use lb_userspace::model::{Listen, Plane, Protocol};
 
 use super::harness::{A, B, C, WEB, World, address, facts, named};
 
@@ -33,6 +33,11 @@ backend = [
 "#;
 
 const V6: &str = "[2001:db8:f::10]:80";
+
+/// Where the service listens.
+fn web() -> Listen {
+    Listen { address: address("192.0.2.10:80"), protocol: Protocol::Tcp }
+}
 
 #[tokio::test(start_paused = true)]
 async fn each_family_has_its_table_and_its_listen_address() {
@@ -75,7 +80,7 @@ async fn what_the_kernel_cannot_do_is_proxied_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn the_proxy_is_told_of_health_too() {
     let world = World::start(&WEB.replace("table_size", "scheduler = \"round_robin\"\ntable_size")).await;
-    let members = |world: &World| world.proxy.state().services[&address("192.0.2.10:80")].members.clone();
+    let members = |world: &World| world.proxy.state().services[&web()].members.clone();
     assert!(members(&world).iter().all(|member| member.weight > 0 && member.keeps));
     world.down(A).await;
     assert_eq!((members(&world)[0].weight, members(&world)[0].keeps), (0, true));
@@ -85,6 +90,28 @@ async fn the_proxy_is_told_of_health_too() {
     assert!(actions.iter().all(|action| matches!(action, ProxyAction::Update { .. })), "{actions:?}");
     world.up(A).await;
     assert!(members(&world)[0].keeps && members(&world)[0].weight > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn udp_is_proxied_beside_tcp_and_loses_a_failed_backend_at_once() {
+    let udp = "[[service]]\nname = \"dns\"\nlisten = \"192.0.2.10:80\"\nprotocol = \"udp\"\npool = \"web\"\n\n[[pool]]";
+    let config =
+        WEB.replace("table_size", "scheduler = \"round_robin\"\ntable_size").replace("[[pool]]", udp);
+    let world = World::start(&config).await;
+    let dns = Listen { protocol: Protocol::Udp, ..web() };
+    let service = |listen| world.proxy.state().services[&listen].clone();
+    assert_eq!(service(web()).idle_timeout, Duration::from_secs(3600));
+    assert_eq!(service(dns).idle_timeout, Duration::from_secs(30));
+    world.down(A).await;
+    assert!(service(web()).members[0].keeps, "within its grace");
+    assert!(!service(dns).members[0].keeps);
+
+    let counted = ProxyTraffic { packets: 5, bytes: 50, ..ProxyTraffic::default() };
+    world.proxy.set_traffic(dns, counted, [(address(A), counted)].into());
+    let status = world.handle.status().await.unwrap();
+    assert_eq!((status.services[1].packets, status.services[1].bytes), (Some(5), 50));
+    assert_eq!((status.services[0].packets, status.services[0].bytes), (None, 0));
+    assert_eq!(status.pools[0].backends[0].packets, Some(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +274,7 @@ async fn proxied_services_are_explained_and_counted() {
         },
         ProxyTraffic { connections: 1, ..ProxyTraffic::default() },
     );
-    world.proxy.set_traffic(address("192.0.2.10:80"), service, [(address(A), backend)].into());
+    world.proxy.set_traffic(web(), service, [(address(A), backend)].into());
     let status = world.handle.status().await.unwrap();
     let shown = &status.services[0];
     assert_eq!((shown.flows, shown.new_flows, shown.bytes, shown.drops), (2, 7, 50, 1));

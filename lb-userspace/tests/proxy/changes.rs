@@ -53,7 +53,7 @@ fn close_serves_who_is_in_the_queue_and_resets_the_rest_at_the_deadline() {
     let drain = Duration::from_secs(3);
     let start = Instant::now();
     setup.close(drain);
-    let refused = TcpStream::connect(setup.listen).unwrap_err();
+    let refused = TcpStream::connect(setup.listen.address).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     for client in &mut clients {
         assert_eq!(who(client), b'a');
@@ -74,7 +74,7 @@ fn stop_waits_for_connections_and_resets_them_at_the_deadline() {
     let setup = Setup::over(&[member(address, 1)]);
     let (mut patient, quick) = (setup.client(), setup.client());
     let (mut first, mut second) = (accept(&backend), accept(&backend));
-    let listen = setup.listen;
+    let listen = setup.listen.address;
     let drain = Duration::from_secs(2);
     let start = Instant::now();
     let stopping = thread::spawn(move || setup.proxy.stop(drain));

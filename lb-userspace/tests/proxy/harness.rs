@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService, ProxyTraffic};
-use lb_userspace::model::{Affinity, Member, Scheduler};
+use lb_userspace::model::{Affinity, Listen, Member, Protocol, Scheduler};
 use lb_userspace::proxy::{Proxy, Splice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -16,10 +16,11 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const SEED: [u64; 2] = [7, 11];
 
 /// A listen address that nothing else uses: 127.0.0.0/8 is wide.
-pub fn vip() -> SocketAddr {
+pub fn vip(protocol: Protocol) -> Listen {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., b, c] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, 100 + b % 100, c, NEXT.fetch_add(1, Ordering::Relaxed)), 8080).into()
+    let ip = Ipv4Addr::new(127, 100 + b % 100, c, NEXT.fetch_add(1, Ordering::Relaxed));
+    Listen { address: (ip, 8080).into(), protocol }
 }
 
 pub fn member(address: SocketAddr, weight: u32) -> Member {
@@ -43,13 +44,15 @@ pub fn service(scheduler: Scheduler, members: &[Member]) -> ProxyService {
 /// A proxy with one listen address.
 pub struct Setup {
     pub proxy: Proxy,
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 impl Setup {
     pub fn new(cores: usize, splice: Splice, service: ProxyService) -> Self {
-        let mut proxy = Proxy::start_with(cores, SEED, splice).unwrap();
-        let listen = vip();
+        Self::on(vip(Protocol::Tcp), Proxy::start_with(cores, SEED, splice).unwrap(), service)
+    }
+
+    pub fn on(listen: Listen, mut proxy: Proxy, service: ProxyService) -> Self {
         proxy.apply(&ProxyAction::Listen { listen, service }).unwrap();
         Self { proxy, listen }
     }
@@ -68,7 +71,7 @@ impl Setup {
     }
 
     pub fn client(&self) -> TcpStream {
-        with_deadline(TcpStream::connect(self.listen).unwrap())
+        with_deadline(TcpStream::connect(self.listen.address).unwrap())
     }
 
     pub fn traffic(&self) -> ProxyTraffic {

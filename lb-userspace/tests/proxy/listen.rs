@@ -1,14 +1,15 @@
 //! Who gets a client, and where the proxy listens.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use lb_common::Port;
 use lb_common::hash::{Tuple, slot};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService};
 use lb_userspace::maglev;
-use lb_userspace::model::{Affinity, Scheduler};
+use lb_userspace::model::{Affinity, Listen, Protocol, Scheduler};
 use lb_userspace::proxy::{Proxy, Splice};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Echo, SEED, Setup, member, ping, service, vip, who, with_deadline};
 
@@ -37,9 +38,9 @@ fn maglev_sends_every_client_where_its_hash_says_on_every_worker() {
             let address = client.local_addr().unwrap();
             let tuple = Tuple {
                 source: address.ip().into(),
-                destination: setup.listen.ip().into(),
+                destination: setup.listen.address.ip().into(),
                 source_port: Port::new(if affinity == Affinity::None { address.port() } else { 0 }),
-                destination_port: Port::new(setup.listen.port()),
+                destination_port: Port::new(setup.listen.address.port()),
                 protocol: 6,
             };
             let index = table[slot(tuple.hash(SEED), 1021) as usize];
@@ -51,13 +52,13 @@ fn maglev_sends_every_client_where_its_hash_says_on_every_worker() {
 #[test]
 fn ipv6_is_served_alike() {
     let Ok(held) = TcpListener::bind("[::1]:0") else { return };
-    let listen = held.local_addr().unwrap();
+    let listen = Listen { address: held.local_addr().unwrap(), protocol: Protocol::Tcp };
     drop(held);
     let backend = Echo::start(b'a');
     let mut proxy = Proxy::start(2, SEED).unwrap();
     let service = service(Scheduler::Maglev, &[member(backend.address, 1)]);
     proxy.apply(&ProxyAction::Listen { listen, service }).unwrap();
-    let mut client = with_deadline(TcpStream::connect(listen).unwrap());
+    let mut client = with_deadline(TcpStream::connect(listen.address).unwrap());
     assert_eq!(who(&mut client), b'a');
     ping(&mut client).unwrap();
 }
@@ -65,30 +66,39 @@ fn ipv6_is_served_alike() {
 #[test]
 fn a_listen_address_that_cannot_be_had_is_named_with_the_cure() {
     let mut proxy = Proxy::start(2, SEED).unwrap();
-    let mut error = |listen: SocketAddr| {
+    let mut error = |listen: Listen| {
         let service = service(Scheduler::RoundRobin, &[]);
         proxy.apply(&ProxyAction::Listen { listen, service }).unwrap_err().to_string()
     };
 
-    let taken = vip();
-    let _held = TcpListener::bind(taken).unwrap();
+    let taken = vip(Protocol::Tcp);
+    let _held = TcpListener::bind(taken.address).unwrap();
     let message = error(taken);
     assert!(message.contains(&taken.to_string()) && message.contains("ss -ltnp"), "{message}");
 
-    let shared = vip();
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&shared.into()).unwrap();
-    socket.listen(1).unwrap();
-    assert!(error(shared).contains("another program"), "SO_REUSEPORT is no invitation");
+    let taken = vip(Protocol::Udp);
+    let _held = UdpSocket::bind(taken.address).unwrap();
+    let message = error(taken);
+    assert!(message.contains(&taken.to_string()) && message.contains("ss -lunp"), "{message}");
 
-    let message = error("192.0.2.1:80".parse().unwrap());
+    for (protocol, kind) in [(Protocol::Tcp, Type::STREAM), (Protocol::Udp, Type::DGRAM)] {
+        let shared = vip(protocol);
+        let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&shared.address.into()).unwrap();
+        if protocol == Protocol::Tcp {
+            socket.listen(1).unwrap();
+        }
+        assert!(error(shared).contains("another program"), "SO_REUSEPORT is no invitation");
+    }
+
+    let message = error(Listen { address: "192.0.2.1:80".parse().unwrap(), protocol: Protocol::Tcp });
     assert!(message.contains("192.0.2.1:80") && message.contains("announce"), "{message}");
 
-    let ours = vip();
+    let ours = vip(Protocol::Tcp);
     let service = service(Scheduler::RoundRobin, &[]);
     proxy.apply(&ProxyAction::Listen { listen: ours, service: service.clone() }).unwrap();
     assert!(proxy.apply(&ProxyAction::Listen { listen: ours, service: service.clone() }).is_err());
-    assert!(proxy.apply(&ProxyAction::Update { listen: vip(), service }).is_err());
-    proxy.apply(&ProxyAction::Close { listen: vip(), drain: Duration::ZERO }).unwrap();
+    assert!(proxy.apply(&ProxyAction::Update { listen: vip(Protocol::Tcp), service }).is_err());
+    proxy.apply(&ProxyAction::Close { listen: vip(Protocol::Tcp), drain: Duration::ZERO }).unwrap();
 }

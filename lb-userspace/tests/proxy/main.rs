@@ -6,6 +6,7 @@ mod pattern;
 
 mod changes;
 mod connect;
+mod datagrams;
 mod listen;
 mod relay;
 mod timeouts;

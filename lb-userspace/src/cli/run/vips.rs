@@ -1,8 +1,8 @@
 //! The VIPs that this host has to own: put on an interface before the proxy plane listens on them, kept there,
 //! and taken off when no service needs them any more.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::PlaneError;
-use crate::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyTraffic};
+use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane};
 use crate::network::addresses::PutAddress;
 use crate::network::{Facts, Network};
 use crate::proxy::Proxy;
@@ -33,16 +33,16 @@ impl ProxyPlane for Hosted {
     /// Blocks; must not be called on the reactor.
     fn apply(&mut self, action: &ProxyAction) -> Result<(), PlaneError> {
         if let ProxyAction::Listen { listen, .. } = action
-            && self.vips.borrow().contains(&listen.ip())
+            && self.vips.borrow().contains(&listen.address.ip())
         {
             self.runtime
-                .block_on(self.network.put_address(listen.ip()))
+                .block_on(self.network.put_address(listen.address.ip()))
                 .map_err(|error| PlaneError::new(format!("listen {listen}"), error))?;
         }
         self.proxy.apply(action)
     }
 
-    fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)> {
+    fn traffic(&self) -> ProxyCounters {
         self.proxy.traffic()
     }
 }

@@ -53,6 +53,8 @@ pub struct Judged {
     pub state: BackendState,
     /// Why it is in this state.
     pub reason: String,
+    /// Whether the health check has failed it.
+    pub failed: bool,
     /// Removed from the pool: until when its old flows may stay.
     pub leaving: Option<Instant>,
     /// The last health check.
@@ -158,6 +160,7 @@ impl Record {
             weight: self.weight(),
             state,
             reason,
+            failed: self.health.down_since.is_some(),
             leaving,
             last_check: self.health.last_check.clone(),
         }

@@ -1,7 +1,6 @@
 //! The planes, lent to blocking threads one call at a time.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 
 use tokio::task::spawn_blocking;
@@ -10,7 +9,7 @@ use crate::controller::apply::Confirmed;
 use crate::controller::kernel_state::Identities;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelTables, Sweep};
-use crate::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyState, ProxyTraffic};
+use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState};
 
 /// The kernel planes with all that is known of their maps.
 pub(super) struct Kernel {
@@ -96,7 +95,7 @@ impl<P: ProxyPlane + 'static> Proxy<P> {
         }
     }
 
-    pub(super) fn traffic(&self) -> BTreeMap<SocketAddr, (ProxyTraffic, BTreeMap<SocketAddr, ProxyTraffic>)> {
+    pub(super) fn traffic(&self) -> ProxyCounters {
         self.plane.as_ref().map(ProxyPlane::traffic).unwrap_or_default()
     }
 

@@ -15,7 +15,7 @@ use crate::controller::proxy_state;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::KernelState;
 use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
-use crate::model::{Announce, Service};
+use crate::model::{Announce, Listen, Service};
 use crate::network::Facts;
 use lb_common::SocketKey;
 
@@ -66,7 +66,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         for _ in 0..2 {
             let applied = &kernel.confirmed.applied;
             let is_proxied = |service: &Service| {
-                service.listen.iter().all(|listen| self.proxy.applied.services.contains_key(listen))
+                service.listens().all(|listen| self.proxy.applied.services.contains_key(&listen))
             };
             // What moves to the proxy plane stays until that serves it.
             let served: Vec<_> = self
@@ -93,7 +93,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     fn may_stop(&self, action: &ProxyAction) -> bool {
         let ProxyAction::Close { listen, .. } = action else { return true };
         let moving = self.config.services.iter().find(|service| {
-            service.listen.contains(listen)
+            service.listens().any(|own| own == *listen)
                 && self.placements.get(&service.name).is_some_and(Placement::is_kernel)
         });
         let Ok(kernel) = &self.kernel else { return true };
@@ -200,8 +200,8 @@ async fn apply_once(
 }
 
 fn is_in(applied: &KernelState, service: &Service) -> bool {
-    let key = |listen: &std::net::SocketAddr| SocketKey::new(*listen, service.protocol.number());
-    service.listen.iter().all(|listen| applied.services.contains_key(&key(listen)))
+    let key = |listen: Listen| SocketKey::new(listen.address, listen.protocol.number());
+    service.listens().all(|listen| applied.services.contains_key(&key(listen)))
 }
 
 fn replace<T: PartialEq>(channel: &tokio::sync::watch::Sender<T>, value: T) {
