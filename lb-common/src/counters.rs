@@ -40,7 +40,7 @@ counters! {
     Malformed = 4, "malformed";
     /// A fragment for a VIP: it carries no ports, or its successors will not.
     Fragment = 5, "fragment";
-    /// IPv4 options or IPv6 extension headers on a packet for a VIP.
+    /// IPv4 options on a packet for a VIP, or IPv6 extension headers that cannot be looked behind.
     Options = 6, "options";
     /// TTL or hop limit is used up.
     TtlExceeded = 7, "ttl_exceeded";
@@ -56,6 +56,8 @@ counters! {
     Inconsistent = 12, "inconsistent";
     /// The kernel refused to change the packet (checksum helper, writable head).
     Rewrite = 13, "rewrite";
+    /// A packet for a VIP from an address that cannot be a client's: the VIP itself, loopback, multicast, broadcast or unspecified.
+    ImpossibleSource = 14, "impossible_source";
 }
 
 impl Counter {

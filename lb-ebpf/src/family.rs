@@ -3,7 +3,7 @@
 use lb_common::{Address, Counter};
 
 use crate::checksum::Sum;
-use crate::headers::{Ipv4, Ipv6, U16, U32, field, words};
+use crate::headers::{Extension, Ipv4, Ipv6, U16, U32, field, words};
 use crate::packet::Packet;
 use crate::transport::Transport;
 
@@ -16,8 +16,10 @@ pub struct Network {
     pub destination: Address,
     /// What it carries, or what its first fragment carried; `None`: extension headers hide it.
     pub transport: Option<Transport>,
-    /// Where the transport header begins, in bytes from the frame's start; `None`: this packet shows no ports.
-    pub l4: Option<usize>,
+    /// Where the transport header begins, in bytes from the frame's start; 0: this packet shows no ports.
+    ///
+    /// No `Option`: LLVM would copy its undefined payload, which the verifier refuses.
+    pub l4: usize,
     /// Where the packet ends by its own header, in bytes from the frame's start.
     pub end: usize,
     /// TTL or hop limit.
@@ -40,6 +42,10 @@ pub trait Family {
     /// Reads the header at byte `l3`; `None`: whatever it is, it is neither TCP nor UDP over this version.
     fn inspect<P: Packet>(packet: &P, l3: usize) -> Option<Network>;
 
+    /// Whether an address can be one host's: not loopback, multicast, broadcast or unspecified. What claims to
+    /// come from any other is forged, and an answer would go astray (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7).
+    fn is_host(address: &Address) -> bool;
+
     /// Replaces one address and takes one hop off; returns what the pseudo-header's sum changes by.
     fn translate<P: Packet>(packet: &mut P, l3: usize, side: Side, to: &Address) -> Option<Sum>;
 }
@@ -57,14 +63,51 @@ const IPV4_LENGTH: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6_LENGTH: usize = 40;
 
-/// IPv6 extension headers that may stand before TCP or UDP (IANA "IPv6 Extension Header Types", without ESP, which
-/// hides what follows).
+/// IPv6 extension headers that may stand before TCP or UDP (IANA "IPv6 Extension Header Types", without ESP,
+/// which hides what follows).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT_HEADER: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
+
+/// Extension headers that are looked behind. More than these four nobody sends: each may appear once, the
+/// destination options twice (RFC 8200 §4.1).
+const DEPTH: usize = 4;
+
+/// Whether it is an extension header that is looked behind. An authentication header covers the addresses, so
+/// what is behind it cannot be translated.
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
+}
+
+/// What stands behind extension headers.
+struct Behind {
+    /// The kind of header.
+    next: u8,
+    /// Where it begins.
+    at: usize,
+    /// No routing header has somewhere else to go.
+    arrived: bool,
+}
+
+/// Looks behind the extension headers that begin at byte `at` with one of kind `next`.
+#[inline(always)]
+fn behind_extensions<P: Packet>(packet: &P, mut next: u8, mut at: usize) -> Behind {
+    let mut arrived = true;
+    for _ in 0..DEPTH {
+        if !is_extension(next) {
+            break;
+        }
+        let Some(extension) = packet.header::<Extension>(at) else { break };
+        arrived &= next != ROUTING || extension.left == 0;
+        next = extension.next;
+        at += (usize::from(extension.length) + 1) * 8;
+    }
+    Behind { next, at: packet.forget(at), arrived }
+}
 
 impl Family for V4 {
     #[inline(always)]
@@ -91,11 +134,19 @@ impl Family for V4 {
             source: Address::from_v4_raw(ip.source.raw()),
             destination: Address::from_v4_raw(ip.destination.raw()),
             transport: Some(transport),
-            l4: if has_ports { Some(l3 + header) } else { None },
+            l4: if has_ports { l3 + header } else { 0 },
             end: l3 + total,
             ttl: ip.ttl,
             obstacle,
         })
+    }
+
+    #[inline(always)]
+    fn is_host(address: &Address) -> bool {
+        let raw = address.v4_raw();
+        let [first, ..] = raw.to_ne_bytes();
+        let is_multicast = first & 0xf0 == 0xe0;
+        first != 0 && first != 127 && !is_multicast && raw != u32::MAX
     }
 
     #[inline(always)]
@@ -128,26 +179,33 @@ impl Family for V6 {
             // IPv4-mapped addresses do not belong on the wire (RFC 4038 §4.2); here they would be taken for IPv4.
             return None;
         }
-        let payload = usize::from(ip.payload_length.get());
-        let transport = Transport::of(ip.next_header);
-        let obstacle = match (transport, ip.next_header) {
-            (Some(transport), _) if payload < transport.header_length() => Some(Counter::Malformed),
-            (Some(_), _) => None,
-            (None, FRAGMENT_HEADER) => Some(Counter::Fragment),
-            (None, HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY) => {
+        let end = l3 + IPV6_LENGTH + usize::from(ip.payload_length.get());
+        let (ttl, first) = (ip.hop_limit, ip.next_header);
+        let Behind { next, at, arrived } = match Transport::of(first) {
+            Some(_) => Behind { next: first, at: l3 + IPV6_LENGTH, arrived: true },
+            None => behind_extensions(packet, first, l3 + IPV6_LENGTH),
+        };
+        let transport = Transport::of(next);
+        let obstacle = match transport {
+            _ if !arrived => Some(Counter::Options),
+            Some(transport) if at + transport.header_length() > end => Some(Counter::Malformed),
+            Some(_) => None,
+            None if next == FRAGMENT_HEADER => Some(Counter::Fragment),
+            None if is_extension(next) || next == AUTHENTICATION || next == MOBILITY => {
                 Some(Counter::Options)
             }
-            (None, _) => return None,
+            None => return None,
         };
-        Some(Network {
-            source,
-            destination,
-            transport,
-            l4: if transport.is_some() { Some(l3 + IPV6_LENGTH) } else { None },
-            end: l3 + IPV6_LENGTH + payload,
-            ttl: ip.hop_limit,
-            obstacle,
-        })
+        let l4 = if transport.is_some() && arrived { at } else { 0 };
+        Some(Network { source, destination, transport, l4, end, ttl, obstacle })
+    }
+
+    #[inline(always)]
+    fn is_host(address: &Address) -> bool {
+        let [a, b, c, d] = address.words;
+        let [first, ..] = a.to_ne_bytes();
+        let is_low = a | b | c == 0 && (d == 0 || d == 1_u32.to_be());
+        first != 0xff && !is_low
     }
 
     #[inline(always)]

@@ -85,6 +85,8 @@ pub const ETHERTYPE_IPV4: U16 = U16::new(0x0800);
 pub const ETHERTYPE_IPV6: U16 = U16::new(0x86dd);
 /// EtherType of an IEEE 802.1Q tag.
 pub const ETHERTYPE_VLAN: U16 = U16::new(0x8100);
+/// EtherType of an IEEE 802.1ad tag.
+pub const ETHERTYPE_QINQ: U16 = U16::new(0x88a8);
 
 macro_rules! wire {
     ($($(#[doc = $doc:literal])+ struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -99,7 +101,7 @@ macro_rules! wire {
 wire! {
     /// IEEE 802.3.
     struct Ethernet { destination: Mac, source: Mac, kind: U16 }
-    /// IEEE 802.1Q, after the addresses.
+    /// IEEE 802.1Q and 802.1ad, after the addresses.
     struct Vlan { tci: U16, kind: U16 }
     /// RFC 791.
     struct Ipv4 {
@@ -111,6 +113,8 @@ wire! {
         version_class_flow: U32, payload_length: U16, next_header: u8, hop_limit: u8,
         source: [U32; 4], destination: [U32; 4],
     }
+    /// The beginning of an IPv6 extension header; `kind` and `left` are a routing header's (RFC 8200 §4.4).
+    struct Extension { next: u8, length: u8, kind: u8, left: u8 }
     /// What TCP and UDP begin with.
     struct Ports { source: Port, destination: Port }
     /// RFC 768.

@@ -66,6 +66,10 @@ impl Packet for Frame {
         fix_in_place(self, transport, l4, address.plus(ports))
     }
 
+    fn forget(&self, at: usize) -> usize {
+        at
+    }
+
     fn ifindex(&self) -> u32 {
         self.ifindex
     }

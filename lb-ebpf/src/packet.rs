@@ -25,6 +25,10 @@ pub trait Packet {
     /// only the first.
     fn fix_checksum(&mut self, transport: Transport, l4: usize, address: Sum, ports: Sum) -> Option<()>;
 
+    /// The same offset, at most 32767, of which the verifier knows no more than that. What it knows of a value, it
+    /// walks the rest of the program for: after a loop that is once for every number of rounds.
+    fn forget(&self, at: usize) -> usize;
+
     /// The interface that the frame came in by.
     fn ifindex(&self) -> u32;
 

@@ -5,7 +5,8 @@ use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
 use lb_common::{Address, Counter, FlowKey, Port, Service, SocketKey};
 
 use crate::family::{Family, Network, Side, V4, V6};
-use crate::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Ethernet, Ports, Vlan};
+use crate::headers::Ports;
+use crate::link::{self, Kind};
 use crate::nat::{self, Translation};
 use crate::packet::Packet;
 use crate::segment::Segment;
@@ -14,24 +15,14 @@ use crate::transport::Transport;
 use crate::verdict::Verdict;
 use crate::{reply, select};
 
-/// Bytes of an Ethernet header.
-const ETHERNET_LENGTH: usize = 14;
-/// Bytes of an 802.1Q tag.
-const VLAN_LENGTH: usize = 4;
-
 /// What becomes of a frame; changes it where the verdict is to forward.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
-    let Some((kind, l3)) = link(packet) else { return Verdict::PASS };
+    let Some((kind, l3)) = link::network(packet) else { return Verdict::PASS };
     match kind {
         Kind::Ipv4 => walk::<V4, P, T>(packet, tables, l3),
         Kind::Ipv6 => walk::<V6, P, T>(packet, tables, l3),
     }
-}
-
-enum Kind {
-    Ipv4,
-    Ipv6,
 }
 
 /// Where the headers of a packet with ports lie, in bytes from the frame's start, and which they are.
@@ -45,26 +36,10 @@ pub(crate) struct At {
     pub(crate) transport: Transport,
 }
 
-/// The network layer's kind and place. The place is a run-time value (14 or 18): one walk serves both.
-#[inline(always)]
-fn link<P: Packet>(packet: &P) -> Option<(Kind, usize)> {
-    let ethernet = packet.header::<Ethernet>(0)?;
-    let (kind, l3) = if ethernet.kind == ETHERTYPE_VLAN {
-        (packet.header::<Vlan>(ETHERNET_LENGTH)?.kind, ETHERNET_LENGTH + VLAN_LENGTH)
-    } else {
-        (ethernet.kind, ETHERNET_LENGTH)
-    };
-    match kind {
-        ETHERTYPE_IPV4 => Some((Kind::Ipv4, l3)),
-        ETHERTYPE_IPV6 => Some((Kind::Ipv6, l3)),
-        _ => None,
-    }
-}
-
 #[inline(always)]
 fn walk<F: Family, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) -> Verdict {
     let Some(network) = F::inspect(packet, l3) else { return Verdict::PASS };
-    let (Some(transport), Some(l4)) = (network.transport, network.l4) else {
+    let (Some(transport), l4 @ 1..) = (network.transport, network.l4) else {
         return portless(tables, &network);
     };
     let Some(ports) = packet.header::<Ports>(l4).copied() else { return portless(tables, &network) };
@@ -110,6 +85,9 @@ fn forward<F: Family, P: Packet, T: Tables>(
     network: &Network,
     at: At,
 ) -> Result<Verdict, Counter> {
+    if network.source == network.destination || !F::is_host(&network.source) {
+        return Err(Counter::ImpossibleSource);
+    }
     let segment = check(packet, network, at)?;
     let client = (network.source, segment.source);
     let vip = (network.destination, segment.destination);

@@ -5,6 +5,7 @@
 
 mod broken;
 mod datagrams;
+mod headers;
 mod plain;
 mod tracked;
 
@@ -39,7 +40,7 @@ pub struct Case {
 
 /// Every row.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), datagrams::cases(), broken::cases(), tracked::cases()].concat()
+    [plain::cases(), datagrams::cases(), headers::cases(), broken::cases(), tracked::cases()].concat()
 }
 
 /// The usual IPv4 client.

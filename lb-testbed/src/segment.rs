@@ -24,6 +24,17 @@ pub const PSH: u8 = 0x08;
 /// ACK.
 pub const ACK: u8 = 0x10;
 
+/// The IPv6 hop-by-hop header.
+pub const HOP_BY_HOP: u8 = 0;
+/// The IPv6 routing header.
+pub const ROUTING: u8 = 43;
+/// The IPv6 fragment header.
+pub const FRAGMENT: u8 = 44;
+/// The IPv6 authentication header.
+pub const AUTHENTICATION: u8 = 51;
+/// The IPv6 destination options header.
+pub const DESTINATION_OPTIONS: u8 = 60;
+
 /// A TCP segment in an IPv4 or IPv6 packet in an Ethernet frame; by [`Tcp::datagram`] a UDP datagram instead.
 #[derive(Clone, Debug)]
 pub struct Tcp {
@@ -45,6 +56,10 @@ pub struct Tcp {
     pub ttl: u8,
     /// 802.1Q VLAN id.
     pub vlan: Option<u16>,
+    /// VLAN id of an 802.1ad tag around it.
+    pub provider_vlan: Option<u16>,
+    /// Kinds of IPv6 extension headers, in order. Each is 8 bytes long; a routing header has arrived.
+    pub extensions: Vec<u8>,
     /// IPv4 options, a multiple of 4 bytes.
     pub ip_options: Vec<u8>,
     /// IPv4: more fragments follow.
@@ -68,6 +83,8 @@ impl Tcp {
             ack: if flags & ACK != 0 { 5000 } else { 0 },
             ttl: 64,
             vlan: None,
+            provider_vlan: None,
+            extensions: Vec::new(),
             ip_options: Vec::new(),
             more_fragments: false,
             fragment_offset: 0,
@@ -115,6 +132,20 @@ impl Tcp {
         self
     }
 
+    /// With a tag of an 802.1ad provider.
+    #[must_use]
+    pub fn provider_vlan(mut self, id: u16) -> Self {
+        self.provider_vlan = Some(id);
+        self
+    }
+
+    /// With IPv6 extension headers.
+    #[must_use]
+    pub fn extensions(mut self, kinds: &[u8]) -> Self {
+        self.extensions = kinds.to_vec();
+        self
+    }
+
     /// The frame, from MAC addresses that do not matter.
     pub fn frame(&self) -> Vec<u8> {
         self.frame_between(SENDER, RECEIVER)
@@ -134,13 +165,15 @@ impl Tcp {
             (IpAddr::V4(from), IpAddr::V4(to)) => (EtherType::IPV4, self.ipv4(from, to, length)),
             (from, to) => (EtherType::IPV6, self.ipv6(from, to, length)),
         };
+        let tags =
+            [(self.provider_vlan, EtherType::PROVIDER_BRIDGING), (self.vlan, EtherType::VLAN_TAGGED_FRAME)];
+        let tags: Vec<_> = tags.into_iter().filter_map(|(id, kind)| Some((id?, kind))).collect();
+        let kinds: Vec<_> = tags.iter().map(|(_, kind)| *kind).chain([kind]).collect();
         let mut frame = Vec::new();
-        let outer = if self.vlan.is_some() { EtherType::VLAN_TAGGED_FRAME } else { kind };
-        frame.extend(Ethernet2Header { source, destination, ether_type: outer }.to_bytes());
-        if let Some(id) = self.vlan {
-            let vlan_id = VlanId::try_new(id).expect("a VLAN id has 12 bits");
-            let tag = SingleVlanHeader { vlan_id, ether_type: kind, ..Default::default() };
-            frame.extend(tag.to_bytes());
+        frame.extend(Ethernet2Header { source, destination, ether_type: kinds[0] }.to_bytes());
+        for ((id, _), kind) in tags.iter().zip(&kinds[1..]) {
+            let vlan_id = VlanId::try_new(*id).expect("a VLAN id has 12 bits");
+            frame.extend(SingleVlanHeader { vlan_id, ether_type: *kind, ..Default::default() }.to_bytes());
         }
         frame.extend(ip);
         frame.extend(header);
@@ -198,16 +231,23 @@ impl Tcp {
     }
 
     fn ipv6(&self, from: IpAddr, to: IpAddr, length: usize) -> Vec<u8> {
+        let transport = self.transport.protocol();
+        let kinds: Vec<u8> = self.extensions.iter().copied().chain([transport]).collect();
         let ip = Ipv6Header {
             traffic_class: 0,
             flow_label: Ipv6FlowLabel::ZERO,
-            payload_length: length as u16,
-            next_header: IpNumber(self.transport.protocol()),
+            payload_length: (8 * self.extensions.len() + length) as u16,
+            next_header: IpNumber(kinds[0]),
             hop_limit: self.ttl,
             source: octets(from),
             destination: octets(to),
         };
-        ip.to_bytes().to_vec()
+        // A padding option of 6 bytes (RFC 8200 §4.2); a routing header takes its length for segments left.
+        let extensions = self.extensions.iter().zip(&kinds[1..]).map(|(kind, next)| {
+            let padding = if *kind == ROUTING { 0 } else { 4 };
+            [*next, 0, 1, padding, 0, 0, 0, 0]
+        });
+        [ip.to_bytes().to_vec(), extensions.flatten().collect()].concat()
     }
 }
 

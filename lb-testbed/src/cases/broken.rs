@@ -50,15 +50,6 @@ pub(super) fn cases() -> Vec<Case> {
     dropped("a middle fragment", fragment(to_web(ACK), true, 3).frame(), Counter::Fragment);
     dropped("a last fragment", fragment(to_web(ACK), false, 3).frame(), Counter::Fragment);
     dropped("IPv4 options", options(to_web(SYN)).frame(), Counter::Options);
-    for (name, header, reason) in [
-        ("an IPv6 hop-by-hop header", 0, Counter::Options),
-        ("an IPv6 routing header", 43, Counter::Options),
-        ("an IPv6 fragment header", 44, Counter::Fragment),
-        ("an IPv6 destination options header", 60, Counter::Options),
-    ] {
-        dropped(name, edited(to_web6.frame(), L3 + 6, header), reason);
-    }
-
     for (name, frame) in [
         ("TTL 1 for somebody else", elsewhere(ACK).ttl(1).frame()),
         ("IHL 4 for somebody else", edited(elsewhere(SYN).frame(), L3, 0x44)),

@@ -74,11 +74,6 @@ pub(super) fn cases() -> Vec<Case> {
         Case::passed("LLDP", ethernet(0x88cc, &[0; 46])),
         Case::passed("an 802.3 length field", ethernet(46, &[0; 46])),
         Case::passed("PPPoE", ethernet(0x8864, &[0; 46])),
-        Case::passed("QinQ", ethernet(0x88a8, &[0; 60])),
-        Case::passed("two 802.1Q tags", {
-            let inner = to_web(SYN).vlan(2).frame();
-            ethernet(0x8100, &[&[0, 1], &inner[12..]].concat())
-        }),
         Case::passed("ping to the VIP", icmp(web)),
         Case::passed("UDP to the VIP's port", protocol(to_web(SYN).frame(), 17)),
         Case::passed("IPv4 inside an IPv6 EtherType", {

@@ -13,6 +13,8 @@ use lb_ebpf::headers::Header;
 use lb_ebpf::packet::Packet;
 use lb_ebpf::transport::Transport;
 
+use crate::maps;
+
 /// A socket buffer. Its outermost VLAN tag is not in the bytes and stays with the buffer.
 pub struct Frame {
     skb: *mut __sk_buff,
@@ -20,8 +22,9 @@ pub struct Frame {
     end: usize,
 }
 
-/// What the walk can touch: link header, a tag, IPv6, the longest TCP header.
-const HEADERS: usize = 14 + 4 + 40 + 60;
+/// What the walk can touch: link header, a tag (the outermost one is with the buffer), IPv6, a few extension
+/// headers, the longest TCP header.
+const HEADERS: usize = 14 + 4 + 40 + 64 + 60;
 
 impl Frame {
     /// The buffer that the kernel passed to a tc program, with the headers pulled into its linear part.
@@ -33,6 +36,9 @@ impl Frame {
         }
         // SAFETY: the kernel passes a valid buffer.
         let length = unsafe { (*skb).len };
+        if length as usize <= frame.end - frame.data {
+            return frame;
+        }
         let headers = if length < HEADERS as u32 { length } else { HEADERS as u32 };
         // SAFETY: as above. A refusal leaves the linear part as it is: headers beyond it are then absent.
         unsafe { bpf_skb_pull_data(skb, headers) };
@@ -91,6 +97,11 @@ impl Packet for Frame {
         };
         *self = Self::linear(self.skb);
         (failed == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn forget(&self, at: usize) -> usize {
+        maps::forget(at)
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ use lb_ebpf::headers::Header;
 use lb_ebpf::packet::Packet;
 use lb_ebpf::transport::{Transport, fix_in_place};
 
+use crate::maps;
 use crate::tc::{at, fib};
 
 /// A frame as the driver received it.
@@ -63,6 +64,11 @@ impl Packet for Frame {
     #[inline(always)]
     fn fix_checksum(&mut self, transport: Transport, l4: usize, address: Sum, ports: Sum) -> Option<()> {
         fix_in_place(self, transport, l4, address.plus(ports))
+    }
+
+    #[inline(always)]
+    fn forget(&self, at: usize) -> usize {
+        maps::forget(at)
     }
 
     #[inline(always)]
