@@ -62,7 +62,9 @@ fn belongs<T: Tables>(tables: &T, endpoint: &Endpoint, network: &Network, segmen
     {
         return flow.backend == endpoint.backend;
     }
-    if let Some((entry, half)) = select::live_half_open(tables, &key, now) {
+    if !segment.is_udp()
+        && let Some((entry, half)) = select::live_half_open(tables, &key, now)
+    {
         if half.proven != 0 {
             return half.backend == endpoint.backend;
         }

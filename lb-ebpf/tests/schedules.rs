@@ -1,12 +1,14 @@
 //! Schedules that break a careless flow table: every test ends with the flow whole on its host, that is, its
 //! next packet reaches the host that holds the connection, and that host's reply is translated.
 //!
-//! TCP through NAT, one service. Not there yet, so not here: UDP, exact entries (direct flows, several
-//! services of one endpoint), and the guard that refuses inserts under a flood. Where a schedule asks for
+//! Through NAT, one service. Not there yet, so not here: exact entries (direct flows, several services of one
+//! endpoint), and the guard that refuses inserts under a flood. Where a schedule asks for
 //! the guard, a full table stands in for it: the data path knows only that an insert was refused.
 
 #[path = "schedules/controller.rs"]
 mod controller;
+#[path = "schedules/datagrams.rs"]
+mod datagrams;
 #[path = "schedules/forgeries.rs"]
 mod forgeries;
 #[path = "schedules/handshakes.rs"]
@@ -20,9 +22,11 @@ use std::net::SocketAddr;
 
 use lb_common::ticks::SECOND;
 use lb_common::{Counter, Slot};
-use lb_testbed::schedule::{Bed, Client, Flight, Host, Host::*, Moment, Op, Outcome::*, interleave, vip};
+use lb_testbed::schedule::{
+    Bed, Client, Flight, Host, Host::*, Moment, Op, Outcome::*, Talker, interleave, vip,
+};
 use lb_testbed::segment::{ACK, FIN, PSH, RST, SYN, Tcp};
-use lb_testbed::world::{CLOSING, ESTABLISHED as IDLE, HALF_OPEN};
+use lb_testbed::world::{CLOSING, ESTABLISHED as IDLE, HALF_OPEN, UDP_IDLE};
 
 /// Numbers that a forger might guess: 16 MiB away from the client's.
 const FAR: u32 = 1 << 24;

@@ -40,7 +40,15 @@ pub struct Case {
 
 /// Every row.
 pub fn all() -> Vec<Case> {
-    [plain::cases(), datagrams::cases(), headers::cases(), broken::cases(), tracked::cases()].concat()
+    [
+        plain::cases(),
+        datagrams::cases(),
+        datagrams::tracked(),
+        headers::cases(),
+        broken::cases(),
+        tracked::cases(),
+    ]
+    .concat()
 }
 
 /// The usual IPv4 client.

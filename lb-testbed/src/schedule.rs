@@ -9,13 +9,14 @@ mod client;
 mod flight;
 pub mod internet;
 mod sweep;
+mod talker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::address::TCP;
+use lb_common::address::{TCP, UDP};
 use lb_common::hash::{self, Tuple};
-use lb_common::service::{VIP_MARKER, VIP_TCP};
+use lb_common::service::{VIP_MARKER, vip_of};
 use lb_common::{
     Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey,
 };
@@ -26,11 +27,14 @@ use lb_userspace::controller::slots::TableState;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, Sweep};
 
 use crate::segment::Tcp;
-use crate::world::{BACKEND_SIDE, CLIENT_SIDE, CLOSING, ESTABLISHED, GATEWAY, HALF_OPEN, SEED, mac};
+use crate::world::{
+    BACKEND_SIDE, CLIENT_SIDE, CLOSING, ESTABLISHED, GATEWAY, HALF_OPEN, SEED, UDP_IDLE, mac,
+};
 
 pub use client::Client;
 pub use flight::{Flight, Op, interleave};
 pub use sweep::Moment;
+pub use talker::Talker;
 
 /// The table's number.
 const TABLE: u32 = 1;
@@ -82,13 +86,13 @@ pub fn vip() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 80))
 }
 
-fn service(slots: u32) -> Service {
+fn service(slots: u32, protocol: u8) -> Service {
     Service {
         id: ServiceId::new(1, 1),
         table: TABLE,
         slots,
         flags: 0,
-        established: ESTABLISHED,
+        established: if protocol == UDP { UDP_IDLE } else { ESTABLISHED },
         closing: CLOSING,
         half_open: HALF_OPEN,
     }
@@ -108,6 +112,8 @@ fn hop(number: u32, ifindex: u32) -> NextHop {
 pub struct Bed {
     /// The maps.
     pub model: Model,
+    /// The IP protocol number of the service.
+    protocol: u8,
     service: Service,
     applied: KernelState,
     table: TableState,
@@ -120,15 +126,25 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// A table of `slots` stable slots, all of [`Host::A`].
+    /// A TCP service and a table of `slots` stable slots, all of [`Host::A`].
     pub fn new(slots: u32) -> Self {
-        let service = service(slots);
+        Self::of(slots, TCP)
+    }
+
+    /// The same for UDP.
+    pub fn udp(slots: u32) -> Self {
+        Self::of(slots, UDP)
+    }
+
+    fn of(slots: u32, protocol: u8) -> Self {
+        let service = service(slots, protocol);
         let mut model = Model { seed: SEED, ..Model::default() };
         model.now.set(START);
         model.routes.push((std::net::Ipv4Addr::UNSPECIFIED.into(), 96, hop(GATEWAY, CLIENT_SIDE)));
         let ids = Host::ALL.map(|host| (host, BackendId::new(host as u32, 1))).into();
         let mut bed = Self {
             model,
+            protocol,
             service,
             applied: KernelState::default(),
             table: TableState::default(),
@@ -183,7 +199,7 @@ impl Bed {
             destination: vip().ip().into(),
             source_port: Port::new(client.port()),
             destination_port: Port::new(vip().port()),
-            protocol: TCP,
+            protocol: self.protocol,
         };
         hash::slot(tuple.hash(SEED), self.service.slots) as usize
     }
@@ -242,14 +258,15 @@ impl Bed {
 
     /// The swap that marks silent slots. [`Self::settle`] follows its grace period.
     pub fn begin_settling(&mut self) {
-        if let Some(slots) = self.table.mark_settling(&self.old_seen(), self.now(), ESTABLISHED) {
+        if let Some(slots) = self.table.mark_settling(&self.old_seen(), self.now(), self.service.established)
+        {
             self.write(slots);
         }
     }
 
     /// Settles the slots that are marked, or takes the mark away.
     pub fn settle(&mut self) {
-        if let Some(slots) = self.table.settle(&self.old_seen(), self.now(), ESTABLISHED) {
+        if let Some(slots) = self.table.settle(&self.old_seen(), self.now(), self.service.established) {
             self.write(slots);
             self.end_grace();
         }
@@ -298,13 +315,13 @@ impl Bed {
     /// Brings the maps to these slots and to the hosts that live.
     fn write(&mut self, slots: Vec<Slot>) {
         let mut desired = KernelState::default();
-        let vip = SocketKey::new(vip(), TCP);
+        let vip = SocketKey::new(vip(), self.protocol);
         desired.services.insert(vip, self.service);
-        let marker = Service { flags: VIP_MARKER | VIP_TCP, ..Service::default() };
+        let marker = Service { flags: VIP_MARKER | vip_of(self.protocol), ..Service::default() };
         desired.services.insert(SocketKey::vip(vip.address), marker);
         for (host, id) in self.ids.iter().filter(|(host, _)| !self.dead.contains(host)) {
             let endpoint = host.endpoint();
-            let endpoint = SocketKey::new(endpoint, TCP);
+            let endpoint = SocketKey::new(endpoint, self.protocol);
             let SocketKey { address, port, protocol } = endpoint;
             let hop = hop(id.index(), BACKEND_SIDE);
             desired.backends.insert(id.index(), Backend { address, port, protocol, id: *id, hop });

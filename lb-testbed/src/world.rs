@@ -27,6 +27,9 @@ pub const CLOSING: u32 = 120 * ticks::SECOND;
 /// `timeouts.half_open` of every service, in ticks.
 pub const HALF_OPEN: u32 = 5 * ticks::SECOND;
 
+/// `timeouts.udp` of every UDP service, in ticks.
+pub const UDP_IDLE: u32 = 30 * ticks::SECOND;
+
 /// Services of the world, by what is special about them. Each has its own VIP and its own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -55,10 +58,14 @@ pub enum Web {
     Dns,
     /// IPv6 over UDP, three backends, stable.
     Dns6,
+    /// As `Tracked`, over UDP.
+    TrackedDns,
+    /// As `Settling`, over UDP.
+    SettlingDns,
 }
 
 impl Web {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::V4,
         Self::V6,
         Self::Tracked,
@@ -71,6 +78,8 @@ impl Web {
         Self::Affinity,
         Self::Dns,
         Self::Dns6,
+        Self::TrackedDns,
+        Self::SettlingDns,
     ];
 
     fn is_v6(self) -> bool {
@@ -80,7 +89,7 @@ impl Web {
     /// The IP protocol number of its transport.
     pub fn protocol(self) -> u8 {
         match self {
-            Self::Dns | Self::Dns6 => UDP,
+            Self::Dns | Self::Dns6 | Self::TrackedDns | Self::SettlingDns => UDP,
             _ => TCP,
         }
     }
@@ -106,7 +115,7 @@ impl Web {
             table: self as u32,
             slots: SLOTS,
             flags: if self == Self::Affinity { SOURCE_AFFINITY } else { 0 },
-            established: ESTABLISHED,
+            established: if self.protocol() == UDP { UDP_IDLE } else { ESTABLISHED },
             closing: CLOSING,
             half_open: HALF_OPEN,
         }
@@ -119,7 +128,12 @@ impl Web {
             Self::V4 | Self::V6 | Self::Affinity | Self::Dns | Self::Dns6 => {
                 (0..3).map(|n| BackendId::new(first + n, 1)).collect()
             }
-            Self::Tracked | Self::Settling | Self::DeadFallback | Self::TrackedV6 => {
+            Self::Tracked
+            | Self::Settling
+            | Self::DeadFallback
+            | Self::TrackedV6
+            | Self::TrackedDns
+            | Self::SettlingDns => {
                 vec![BackendId::new(first, 1), BackendId::new(first + 1, 1)]
             }
             Self::Unresolved => vec![BackendId::new(first, 1)],
@@ -150,8 +164,10 @@ impl Web {
     fn slots(self) -> Option<Vec<Slot>> {
         let ids = self.backends();
         let slot = |n: usize| match self {
-            Self::Tracked | Self::DeadFallback | Self::TrackedV6 => Slot::tracked(ids[0], ids[1], false),
-            Self::Settling => Slot::tracked(ids[0], ids[1], true),
+            Self::Tracked | Self::DeadFallback | Self::TrackedV6 | Self::TrackedDns => {
+                Slot::tracked(ids[0], ids[1], false)
+            }
+            Self::Settling | Self::SettlingDns => Slot::tracked(ids[0], ids[1], true),
             Self::Empty => Slot::stable(BackendId::NONE),
             _ => Slot::stable(ids[n % ids.len()]),
         };

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use lb_common::Counter;
+use lb_common::ticks::SECOND;
+use lb_common::{Counter, Flow};
 
 use super::{Case, chosen, client, client6};
 use crate::segment::{SYN, Tcp};
-use crate::world::{HOST, Web};
+use crate::world::{HOST, Web, World};
 
 pub(super) fn cases() -> Vec<Case> {
     let (dns, dns6) = (Web::Dns, Web::Dns6);
@@ -103,4 +104,38 @@ fn zero_sum(packet: &Tcp, to: SocketAddr) -> Tcp {
 fn cut(mut frame: Vec<u8>) -> Vec<u8> {
     frame[14 + 2..][..2].copy_from_slice(&27_u16.to_be_bytes());
     frame
+}
+
+/// In slots that go from an old backend to a new one.
+pub(super) fn tracked() -> Vec<Case> {
+    let web = Web::TrackedDns;
+    let (new, old) = (web.new_backend(), web.old_backend());
+    let datagram = Tcp::datagram(client(), web.vip(), b"question");
+    let answer = |id| Tcp::datagram(web.endpoint(id), client(), b"answer");
+    let flow = |id, expires| {
+        let flow = Flow { backend: id, table: web as u32, expires, ..Flow::default() };
+        World { flows: vec![(web.flow_key(client()), flow)], ..World::new() }
+    };
+    vec![
+        Case::forwarded("UDP: within a change a flow is remembered for the fallback", &datagram, web, old)
+            .remembers_flow(old, 0),
+        Case::forwarded("UDP: an entry is followed", &datagram, web, new)
+            .in_world(&flow(new, 10 * SECOND))
+            .remembers_flow(new, 0),
+        Case::forwarded("UDP: an expired entry counts as absent", &datagram, web, old)
+            .in_world(&flow(new, 0_u32.wrapping_sub(SECOND)))
+            .remembers_flow(new, 0),
+        Case::replied("UDP: the fallback's answer needs no entry", &answer(old), web),
+        Case::passed("UDP: an answer of the new backend needs one", answer(new).frame()),
+        Case::replied("UDP: an answer for an entry", &answer(new), web)
+            .in_world(&flow(new, 10 * SECOND))
+            .remembers_flow(new, 0),
+        Case::forwarded(
+            "UDP: what can be remembered while its slot settles is",
+            &Tcp::datagram(client(), Web::SettlingDns.vip(), b""),
+            Web::SettlingDns,
+            Web::SettlingDns.old_backend(),
+        )
+        .remembers_flow(Web::SettlingDns.old_backend(), 0),
+    ]
 }

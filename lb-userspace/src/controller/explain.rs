@@ -14,7 +14,7 @@ use crate::data_plane::kernel::{KernelState, TrackedFlow};
 use crate::data_plane::proxy::ProxyState;
 use crate::maglev;
 use crate::model::status::Explanation;
-use crate::model::{Affinity, Listen, Plane, Scheduler};
+use crate::model::{Affinity, Listen, Plane, Protocol, Scheduler};
 
 /// A client and a service.
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ pub fn kernel(
         Some((backend, what)) => {
             (Some(*backend), format!("the slot is tracked, and {what} names this backend"))
         }
-        None => by_slot(slot, address),
+        None => by_slot(slot, question.listen.protocol == Protocol::Udp, address),
     };
     Explanation {
         hash: Some(hash),
@@ -163,7 +163,11 @@ fn counting(
     Some((address(backend)?, format!("{what} ({seconds} s left)")))
 }
 
-fn by_slot(slot: Slot, address: impl Fn(BackendId) -> Option<SocketAddr>) -> (Option<SocketAddr>, String) {
+fn by_slot(
+    slot: Slot,
+    is_udp: bool,
+    address: impl Fn(BackendId) -> Option<SocketAddr>,
+) -> (Option<SocketAddr>, String) {
     let (current, fallback) = (address(slot.current()), address(slot.fallback()));
     match (slot.is_tracked(), current, fallback) {
         (_, None, None) => (None, "the pool has no backend that takes new flows".into()),
@@ -174,6 +178,7 @@ fn by_slot(slot: Slot, address: impl Fn(BackendId) -> Option<SocketAddr>) -> (Op
         ),
         (true, current, fallback) => {
             let new = match current {
+                Some(_) if is_udp => "so does a new one until old flows have been silent".into(),
                 Some(current) => format!("a new flow would go to {current}"),
                 None => "a new flow would find no backend".into(),
             };

@@ -154,9 +154,9 @@ impl Identities {
                 known.insert(endpoint);
                 // One that moved from a pool to another leaves the first at once: its replies can only be
                 // those of one service.
-                if judged.member.keeps && judged.leaving.is_none() {
+                if judged.keeps(table.part.protocol) && judged.leaving.is_none() {
                     kept.insert(endpoint, &table.pool.name);
-                } else if judged.member.keeps {
+                } else if judged.keeps(table.part.protocol) {
                     kept.entry(endpoint).or_insert(&table.pool.name);
                 }
             }

@@ -31,9 +31,6 @@ pub fn desire(config: &Config, fold: &Fold, placements: &BTreeMap<String, Placem
     state
 }
 
-/// A backend that failed keeps its connections for the grace of the service. Its UDP clients go on at once: they
-/// cannot be told that it does not hear them.
 fn member(judged: &Judged, protocol: Protocol) -> Member {
-    let keeps = judged.member.keeps && (protocol == Protocol::Tcp || !judged.failed);
-    Member { keeps, ..judged.member }
+    Member { keeps: judged.keeps(protocol), ..judged.member }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use lb_common::address::{TCP, UDP};
 use lb_common::{BackendId, NextHop, Slot, SocketKey};
 use lb_userspace::config::Config;
 use lb_userspace::config::problem::Problem;
@@ -47,6 +48,19 @@ backend = [
     { address = "10.0.0.3:80" },
 ]
 "#;
+
+/// [`WEB`] with a UDP service for the same pool.
+pub fn web_and_dns() -> String {
+    let dns = r#"
+[[service]]
+name = "dns"
+listen = "192.0.2.10:53"
+protocol = "udp"
+pool = "web"
+timeouts = { udp = "20s" }
+"#;
+    WEB.replace("[[pool]]\n", &format!("{dns}\n[[pool]]\n"))
+}
 
 type Reading = Arc<Mutex<Result<Config, Vec<Problem>>>>;
 
@@ -223,14 +237,28 @@ impl World {
         self.kernel.id_of(address(backend)).unwrap_or_else(|| panic!("{backend} is not in the maps"))
     }
 
-    /// The slots of the table that a listen address leads to.
+    /// The slots of the table that a TCP service's listen address leads to.
     pub fn slots(&self, listen: &str) -> Vec<Slot> {
+        self.slots_of(SocketKey::new(address(listen), TCP))
+    }
+
+    fn slots_of(&self, service: SocketKey) -> Vec<Slot> {
         let state = self.kernel.state();
-        state.tables[&state.services[&SocketKey::new(address(listen), 6)].table].clone()
+        state.tables[&state.services[&service].table].clone()
     }
 
     pub fn web(&self) -> Vec<Slot> {
         self.slots("192.0.2.10:80")
+    }
+
+    pub fn dns(&self) -> Vec<Slot> {
+        self.slots_of(SocketKey::new(address("192.0.2.10:53"), UDP))
+    }
+
+    /// The id under which a backend serves UDP.
+    pub fn udp_id(&self, backend: &str) -> Option<BackendId> {
+        let state = self.kernel.state();
+        state.endpoints.get(&SocketKey::new(address(backend), UDP)).map(|endpoint| endpoint.backend)
     }
 
     pub async fn pool(&self, name: &str) -> PoolStatus {

@@ -9,3 +9,4 @@ mod failures;
 mod health;
 mod planes;
 mod random;
+mod udp;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::model::status::LastCheck;
-use crate::model::{self, BackendState, Check, Grace, Member};
+use crate::model::{self, BackendState, Check, Grace, Member, Protocol};
 
 /// What is known of one backend.
 #[derive(Clone, Debug)]
@@ -59,6 +59,14 @@ pub struct Judged {
     pub leaving: Option<Instant>,
     /// The last health check.
     pub last_check: Option<LastCheck>,
+}
+
+impl Judged {
+    /// Whether its old flows of a protocol may stay. UDP flows do not outlive a failure: no reset would tell their
+    /// clients that the backend does not hear them.
+    pub fn keeps(&self, protocol: Protocol) -> bool {
+        self.member.keeps && (protocol == Protocol::Tcp || !self.failed)
+    }
 }
 
 impl Record {
