@@ -41,6 +41,8 @@ pub struct Setup {
     pub drain_timeout: &'static str,
     /// `service.down_grace`.
     pub down_grace: &'static str,
+    /// Further services of the config.
+    pub services: &'static str,
 }
 
 impl Setup {
@@ -53,12 +55,13 @@ impl Setup {
             vips: vec![VIP4, VIP6],
             drain_timeout: "30s",
             down_grace: "10s",
+            services: "",
         }
     }
 
     /// The config with these backends, each an address and a weight.
     pub fn config(&self, backends: &[(SocketAddr, u16)]) -> String {
-        let Self { vips, drain_timeout, down_grace, .. } = self;
+        let Self { vips, drain_timeout, down_grace, services, .. } = self;
         let plane = match self.plane {
             Plane::Proxy => "off".to_owned(),
             plane => plane.to_string(),
@@ -70,7 +73,7 @@ impl Setup {
         format!(
             "[daemon]\ndrain_timeout = \"{drain_timeout}\"\n\
              [kernel]\nplane = \"{plane}\"\nflows = 65536\n\
-             [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n\
+             [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n{services}\
              [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n\
              [pool.health]\ncheck = \"tcp\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 2\n{}",
             listen.join(", "),
