@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod backend;
+pub mod buckets;
 pub mod counters;
 pub mod flow;
 pub mod hash;

@@ -2,6 +2,12 @@
 
 /// Services (listen addresses) and VIP markers together.
 pub const SERVICES: u32 = 16 * 1024;
+/// Buckets of the services' index: a quarter of its words at most is taken.
+pub const SERVICE_BUCKETS: u32 = SERVICES / 2;
+/// Buckets of the endpoints' index, likewise.
+pub const ENDPOINT_BUCKETS: u32 = BACKENDS / 2;
+/// Entries beyond the capacity of a table with buckets: room for new values beside the old ones.
+pub const SPARE_ENTRIES: u32 = 1024;
 /// Backends, over all pools and generations in use: one index each, index 0 unused.
 pub const BACKENDS: u32 = 32 * 1024;
 /// Maglev tables: one a pool, address family and protocol in use.

@@ -9,10 +9,14 @@ pub const PROGRAM_PASS: &str = "sluice_pass";
 /// The read-only global that holds the flow hash's secret while a program runs.
 pub const GLOBAL_SEED: &str = "SEED_KEY";
 
-/// `SocketKey` (VIP) -> `Service`. Written by the controller.
+/// Entry -> `SocketKey` (VIP) and `Service`. Written by the controller.
 pub const MAP_SERVICES: &str = "SERVICES";
-/// `SocketKey` (backend) -> `Endpoint`. Written by the controller.
+/// Bucket -> words that name entries of `SERVICES` ([`crate::buckets`]). Written by the controller.
+pub const MAP_SERVICE_BUCKETS: &str = "SERVICE_BUCKETS";
+/// Entry -> `SocketKey` (backend) and `Endpoint`. Written by the controller.
 pub const MAP_ENDPOINTS: &str = "ENDPOINTS";
+/// Bucket -> words that name entries of `ENDPOINTS`. Written by the controller.
+pub const MAP_ENDPOINT_BUCKETS: &str = "ENDPOINT_BUCKETS";
 /// Index -> `Backend`. Written by the controller.
 pub const MAP_BACKENDS: &str = "BACKENDS";
 /// Table -> array of `Slot`. Inner maps swapped by the controller.
@@ -41,7 +45,9 @@ pub const MAP_SEED: &str = "SEED";
 /// Every map, in the order in which it is pinned.
 pub const MAPS: &[&str] = &[
     MAP_SERVICES,
+    MAP_SERVICE_BUCKETS,
     MAP_ENDPOINTS,
+    MAP_ENDPOINT_BUCKETS,
     MAP_BACKENDS,
     MAP_TABLES,
     MAP_OLD_SEEN,

@@ -8,7 +8,8 @@ use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp}
 use aya_obj::programs::XdpAttachType;
 use lb_common::{Counter, Flow, FlowKey, HalfOpen, names};
 use lb_userspace::controller::plan::plan;
-use lb_userspace::data_plane::kernel::{KernelState, KernelTables};
+use lb_userspace::data_plane::PlaneError;
+use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables};
 use lb_userspace::kernel::{KernelPlane, Settings};
 
 use crate::bpffs::Bpffs;
@@ -85,6 +86,16 @@ impl Loaded {
         for (key, half) in world.half_open_at(now) {
             self.half_open.insert(key, half, 0)?;
         }
+        Ok(())
+    }
+
+    /// Changes the maps by one action.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the table is full.
+    pub fn apply(&mut self, action: &KernelAction) -> Result<(), PlaneError> {
+        self.plane.tables.apply(action)?;
+        self.applied.record(action);
         Ok(())
     }
 

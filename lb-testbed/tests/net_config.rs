@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
+use lb_common::buckets::Bucket;
 use lb_common::{Address, Backend, Endpoint, NextHop, Service, SocketKey, names};
 use lb_testbed::bed::{Bed, Setup};
 use lb_testbed::eventually::eventually;
@@ -52,7 +53,7 @@ fn a_running_daemon_refuses_every_mutation_and_keeps_its_maps() -> Result<()> {
     let old = bed.long(20, Some(Duration::from_millis(200)))?;
     let churn = bed.churn(20);
     let before = dump(&bed.sluice.bpf_dir())?;
-    ensure!(before.len() == 10 && before.values().all(|map| !map.is_empty()), "{:?}", before.keys());
+    ensure!(before.len() == 12 && before.values().all(|map| !map.is_empty()), "{:?}", before.keys());
     let cases = mutations(&config);
     let seen = cases.iter().filter(|case| !OVERRIDDEN.iter().any(|key| case.path.starts_with(key)));
     let mut count = 0;
@@ -128,8 +129,14 @@ fn dump(bpf_dir: &Path) -> Result<BTreeMap<String, String>> {
     let open = |name: &str| MapData::from_pin(maps.join(name)).with_context(|| name.to_owned());
     let mut dump = BTreeMap::new();
     let mut put = |name: &str, text: String| dump.insert(name.to_owned(), text);
-    put(names::MAP_SERVICES, hash::<SocketKey, Service>(open(names::MAP_SERVICES)?)?);
-    put(names::MAP_ENDPOINTS, hash::<SocketKey, Endpoint>(open(names::MAP_ENDPOINTS)?)?);
+    for index in [names::MAP_SERVICE_BUCKETS, names::MAP_ENDPOINT_BUCKETS] {
+        put(index, array::<Bucket>(open(index)?)?);
+    }
+    put(names::MAP_SERVICES, array::<[u8; size_of::<(SocketKey, Service)>()]>(open(names::MAP_SERVICES)?)?);
+    put(
+        names::MAP_ENDPOINTS,
+        array::<[u8; size_of::<(SocketKey, Endpoint)>()]>(open(names::MAP_ENDPOINTS)?)?,
+    );
     put(names::MAP_LOCAL, hash::<Address, u8>(open(names::MAP_LOCAL)?)?);
     put(names::MAP_BACKENDS, array::<Backend>(open(names::MAP_BACKENDS)?)?);
     put(names::MAP_SEED, array::<[u64; 2]>(open(names::MAP_SEED)?)?);

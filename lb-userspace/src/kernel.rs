@@ -16,6 +16,7 @@
 
 mod attach;
 mod bpffs;
+mod buckets;
 mod cleanup;
 mod error;
 mod inner;

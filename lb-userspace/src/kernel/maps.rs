@@ -10,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::bpffs::{self, BpfDir};
+use super::buckets::BucketTable;
 use super::error::KernelError;
 use super::inner::MapOfMaps;
 use super::sweep;
@@ -57,8 +58,8 @@ impl Key for RouteKey {
 /// The pinned maps, open. Outlives the programs' owner: the controller holds it on its own thread.
 #[derive(Debug)]
 pub struct Tables {
-    services: Table<SocketKey, Service>,
-    endpoints: Table<SocketKey, Endpoint>,
+    services: BucketTable<SocketKey, Service>,
+    endpoints: BucketTable<SocketKey, Endpoint>,
     backends: Table<u32, Backend>,
     tables: MapOfMaps,
     old_seen: MapOfMaps,
@@ -78,8 +79,8 @@ impl Tables {
         let maps = &dir.path().join(bpffs::MAPS);
         let inner = |name, pins, value_size| MapOfMaps::open(name, maps, dir.path().join(pins), value_size);
         Ok(Self {
-            services: Table::open(names::MAP_SERVICES, maps)?,
-            endpoints: Table::open(names::MAP_ENDPOINTS, maps)?,
+            services: BucketTable::open(names::MAP_SERVICES, names::MAP_SERVICE_BUCKETS, maps)?,
+            endpoints: BucketTable::open(names::MAP_ENDPOINTS, names::MAP_ENDPOINT_BUCKETS, maps)?,
             backends: Table::open(names::MAP_BACKENDS, maps)?,
             tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
             old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
@@ -137,14 +138,8 @@ impl KernelTables for Tables {
                 state.tables.insert(table, words.into_iter().map(Slot).collect());
             }
         }
-        self.services.scan(Batch::Read, |keys, services| {
-            state.services.extend(keys.iter().copied().zip(services.iter().copied()));
-            Ok(())
-        })?;
-        self.endpoints.scan(Batch::Read, |keys, endpoints| {
-            state.endpoints.extend(keys.iter().copied().zip(endpoints.iter().copied()));
-            Ok(())
-        })?;
+        state.services.extend(self.services.entries()?);
+        state.endpoints.extend(self.endpoints.entries()?);
         self.local.scan(Batch::Read, |addresses, _| {
             state.local.extend(addresses);
             Ok(())

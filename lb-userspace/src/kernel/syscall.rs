@@ -180,10 +180,7 @@ impl Map {
 
     /// Maps an array that was made with `BPF_F_MMAPABLE`: each element begins on a 64-bit word of its own.
     pub(super) fn words(&self, access: Access) -> io::Result<Words> {
-        if self.element_size > size_of::<u64>() {
-            return Err(wrong_size());
-        }
-        let count = self.entries as usize;
+        let count = self.entries as usize * self.element_size.div_ceil(size_of::<u64>());
         let protection = match access {
             Access::Read => libc::PROT_READ,
             Access::Write => libc::PROT_READ | libc::PROT_WRITE,
@@ -220,6 +217,38 @@ fn absent_is_false(result: io::Result<i64>) -> io::Result<bool> {
     }
 }
 
+/// Waits until no program runs that was running when the wait began: an update of a map of maps returns after
+/// an RCU grace period (`maybe_wait_bpf_programs` in the kernel's kernel/bpf/syscall.c).
+#[derive(Debug)]
+pub(super) struct Grace {
+    outer: Map,
+    inner: Map,
+}
+
+impl Grace {
+    /// A map of maps for nothing else.
+    pub(super) fn new() -> Result<Self, aya::maps::MapError> {
+        let definition = |kind: MapType| aya_obj::Map::new_from_params(kind as u32, 4, 4, 1, 0);
+        let inner = MapData::create(definition(MapType::Array), "sluice_grace", None)?;
+        let mut attr = attr();
+        // SAFETY: plain integers of a zeroed union.
+        let create = unsafe { &mut attr.__bindgen_anon_1 };
+        create.map_type = MapType::ArrayOfMaps as u32;
+        create.key_size = 4;
+        create.value_size = 4;
+        create.max_entries = 1;
+        create.inner_map_fd = raw(&inner.fd());
+        // SAFETY: the command uses no pointers here.
+        let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.and_then(owned)?;
+        Ok(Self { outer: Map::new(MapData::from_fd(fd)?)?, inner: Map::new(inner)? })
+    }
+
+    /// Waits, for some milliseconds.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        self.outer.update_inner(0, &self.inner)
+    }
+}
+
 /// What a mapping is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -237,10 +266,25 @@ pub(super) struct Words {
     access: Access,
 }
 
+// SAFETY: a mapping belongs to the process, not to a thread.
+unsafe impl Send for Words {}
+
 impl Words {
     /// The words, each loaded once.
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
         self.all().iter().map(|word| word.load(Ordering::Relaxed))
+    }
+
+    /// One word.
+    pub(super) fn get(&self, index: usize) -> Option<u64> {
+        self.all().get(index).map(|word| word.load(Ordering::Relaxed))
+    }
+
+    /// Writes one word, after everything that was written before; readers see the old one or this one.
+    pub(super) fn publish(&self, index: usize, value: u64) -> io::Result<()> {
+        let word = self.all().get(index).filter(|_| self.access == Access::Write);
+        word.ok_or(io::ErrorKind::PermissionDenied)?.store(value, Ordering::Release);
+        Ok(())
     }
 
     /// Writes the first words.
@@ -275,7 +319,11 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let mut attr = attr();
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     // SAFETY: the path ends with a NUL and outlives the call.
-    let fd = unsafe { bpf(bpf_cmd::BPF_OBJ_GET, &mut attr) }?;
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET, &mut attr) }.and_then(owned)
+}
+
+/// The descriptor that a command of bpf(2) has just returned.
+fn owned(fd: i64) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just given this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

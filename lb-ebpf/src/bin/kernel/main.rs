@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "the licence section is a named static")]
 #![expect(missing_docs, reason = "the entry macros make functions without any")]
 
+mod buckets;
 mod maps;
 mod tables;
 mod tc;

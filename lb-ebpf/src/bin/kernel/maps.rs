@@ -2,28 +2,43 @@
 #![expect(unsafe_code, reason = "map values are reached by pointer")]
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use lb_common::buckets::Bucket;
 use lb_common::hash::Seed;
 use lb_common::{
     Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
     limits,
 };
 
+use crate::buckets::Entry;
+
 /// The flow hash's secret, constant for the verifier; patched by the loader.
 #[unsafe(no_mangle)]
 pub static SEED_KEY: Global<Seed> = Global::new([0, 0]);
 
-/// VIP -> service. Written by the controller, read per packet.
+/// VIP -> service, through buckets. Written by the controller, read per packet.
 #[map]
-pub static SERVICES: HashMap<SocketKey, Service> = HashMap::with_max_entries(limits::SERVICES, 0);
+pub static SERVICES: Array<Entry<SocketKey, Service>> =
+    Array::with_max_entries(limits::SERVICES + limits::SPARE_ENTRIES, 0);
 
-/// Backend's endpoint -> service of its replies. Written by the controller, read per packet that is for no VIP.
+/// Where the services are.
 #[map]
-pub static ENDPOINTS: HashMap<SocketKey, Endpoint> = HashMap::with_max_entries(limits::BACKENDS, 0);
+pub static SERVICE_BUCKETS: Array<Bucket> = Array::with_max_entries(limits::SERVICE_BUCKETS, BPF_F_MMAPABLE);
+
+/// Backend's endpoint -> service of its replies, through buckets. Written by the controller, read per packet
+/// that is for no VIP.
+#[map]
+pub static ENDPOINTS: Array<Entry<SocketKey, Endpoint>> =
+    Array::with_max_entries(limits::BACKENDS + limits::SPARE_ENTRIES, 0);
+
+/// Where the endpoints are.
+#[map]
+pub static ENDPOINT_BUCKETS: Array<Bucket> =
+    Array::with_max_entries(limits::ENDPOINT_BUCKETS, BPF_F_MMAPABLE);
 
 /// Backend index -> backend. Written by the controller.
 #[map]

@@ -5,11 +5,12 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, ticks,
+    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
+    limits, ticks,
 };
 use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
 
-use crate::maps;
+use crate::{buckets, maps};
 
 /// The maps of this object.
 pub struct Maps;
@@ -93,14 +94,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn service(&self, key: &SocketKey) -> Option<&Service> {
-        // SAFETY: RCU keeps the element; the controller replaces elements whole, never in place.
-        unsafe { maps::SERVICES.get(key) }
+        buckets::find(&maps::SERVICE_BUCKETS, limits::SERVICE_BUCKETS, &maps::SERVICES, key)
     }
 
     #[inline(always)]
     fn endpoint(&self, key: &SocketKey) -> Option<&Endpoint> {
-        // SAFETY: as for services.
-        unsafe { maps::ENDPOINTS.get(key) }
+        buckets::find(&maps::ENDPOINT_BUCKETS, limits::ENDPOINT_BUCKETS, &maps::ENDPOINTS, key)
     }
 
     #[inline(always)]
