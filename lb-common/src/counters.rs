@@ -42,7 +42,7 @@ counters! {
     Fragment = 5, "fragment";
     /// IPv4 options on a packet for a VIP, or IPv6 extension headers that cannot be looked behind.
     Options = 6, "options";
-    /// TTL or hop limit is used up.
+    /// TTL or hop limit is used up, and the sender was not told.
     TtlExceeded = 7, "ttl_exceeded";
     /// A set of TCP flags that no stack sends (SYN+FIN, SYN+RST, none at all).
     TcpFlags = 8, "tcp_flags";
@@ -58,12 +58,24 @@ counters! {
     Rewrite = 13, "rewrite";
     /// A packet for a VIP from an address that cannot be a client's: the VIP itself, loopback, multicast, broadcast or unspecified.
     ImpossibleSource = 14, "impossible_source";
+    /// A packet longer than the next link takes, whose sender was not told: it may be cut elsewhere, or too many were told already.
+    TooLong = 15, "too_long";
+    /// An ICMP message for a VIP that is about no packet of ours, of a kind that is not forwarded, or a ping that the config leaves unanswered.
+    Icmp = 16, "icmp";
+    /// A ping to a VIP beyond the rate at which they are answered.
+    Limited = 17, "limited";
+    /// Pings to a VIP that were answered.
+    Echoed = 18, "echoed";
+    /// Packets longer than the next link takes, whose sender was told.
+    TooLongAnswered = 19, "too_long_answered";
+    /// Packets whose TTL or hop limit was used up, whose sender was told.
+    TtlAnswered = 20, "ttl_answered";
 }
 
 impl Counter {
     /// Whether it counts dropped packets.
     pub const fn is_drop(self) -> bool {
-        self as u32 >= Self::Malformed as u32
+        !matches!(self, Self::Received | Self::Passed | Self::Forwarded | Self::Replied | Self::Echoed)
     }
 }
 

@@ -4,6 +4,10 @@
 pub const PROGRAM_XDP: &str = "sluice_xdp";
 /// The tc program.
 pub const PROGRAM_TC: &str = "sluice_tc";
+/// What the XDP program leaves to it by a tail call: ICMP, and packets that cannot go on.
+pub const PROGRAM_XDP_RARE: &str = "sluice_xdp_rare";
+/// The same for the tc program.
+pub const PROGRAM_TC_RARE: &str = "sluice_tc_rare";
 /// An XDP program that passes everything: a veth that receives redirected frames needs one on its peer.
 pub const PROGRAM_PASS: &str = "sluice_pass";
 /// The read-only global that holds the flow hash's secret while a program runs.
@@ -39,6 +43,12 @@ pub const MAP_COUNTERS: &str = "COUNTERS";
 pub const MAP_SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// Backend index -> per-CPU `Traffic`.
 pub const MAP_BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// Kind of answer -> per-CPU tokens. Written by the programs.
+pub const MAP_ANSWERS: &str = "ANSWERS";
+/// 0 -> [`PROGRAM_XDP_RARE`]. Written by the loader.
+pub const MAP_RARE_XDP: &str = "RARE_XDP";
+/// 0 -> [`PROGRAM_TC_RARE`]. Written by the loader.
+pub const MAP_RARE_TC: &str = "RARE_TC";
 /// 0 -> `[u64; 2]`: the hash seed in force, kept so that a new daemon adopts it.
 pub const MAP_SEED: &str = "SEED";
 
@@ -59,5 +69,8 @@ pub const MAPS: &[&str] = &[
     MAP_COUNTERS,
     MAP_SERVICE_TRAFFIC,
     MAP_BACKEND_TRAFFIC,
+    MAP_ANSWERS,
+    MAP_RARE_XDP,
+    MAP_RARE_TC,
     MAP_SEED,
 ];

@@ -52,6 +52,9 @@ pub const VIP_TCP: u32 = 4;
 /// [`Service::flags`] of a marker: a service of this address speaks UDP.
 pub const VIP_UDP: u32 = 8;
 
+/// [`Service::flags`] of a marker: pings are answered.
+pub const VIP_PING: u32 = 256;
+
 /// The flag of a marker for the transport of an IP protocol number; 0 where no service can have it.
 #[inline(always)]
 pub const fn vip_of(protocol: u8) -> u32 {

@@ -39,6 +39,12 @@ pub enum Side {
 
 /// An IP version.
 pub trait Family {
+    /// The IP protocol number of its ICMP.
+    const ICMP: u8;
+
+    /// The protocol number in the header at byte `l3`; over IPv6 an extension header's, if there is one.
+    fn protocol<P: Packet>(packet: &P, l3: usize) -> Option<u8>;
+
     /// Reads the header at byte `l3`; `None`: whatever it is, it is neither TCP nor UDP over this version.
     fn inspect<P: Packet>(packet: &P, l3: usize) -> Option<Network>;
 
@@ -55,8 +61,7 @@ pub struct V4;
 /// RFC 8200.
 pub struct V6;
 
-/// The more-fragments bit and the offset, without the reserved and don't-fragment bits.
-const FRAGMENT: u16 = 0x3fff;
+/// The offset within the fragment field.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// Bytes of an IPv4 header without options.
 const IPV4_LENGTH: usize = 20;
@@ -110,6 +115,13 @@ fn behind_extensions<P: Packet>(packet: &P, mut next: u8, mut at: usize) -> Behi
 }
 
 impl Family for V4 {
+    const ICMP: u8 = 1;
+
+    #[inline(always)]
+    fn protocol<P: Packet>(packet: &P, l3: usize) -> Option<u8> {
+        packet.header::<Ipv4>(l3).map(|ip| ip.protocol)
+    }
+
     #[inline(always)]
     fn inspect<P: Packet>(packet: &P, l3: usize) -> Option<Network> {
         let ip = packet.header::<Ipv4>(l3)?;
@@ -119,9 +131,8 @@ impl Family for V4 {
         let transport = Transport::of(ip.protocol)?;
         let header = usize::from(ip.version_ihl & 0xf) * 4;
         let total = usize::from(ip.total_length.get());
-        let fragment = ip.fragment.get() & FRAGMENT;
-        let has_ports = header >= IPV4_LENGTH && fragment & FRAGMENT_OFFSET == 0;
-        let obstacle = if fragment != 0 {
+        let has_ports = header >= IPV4_LENGTH && ip.fragment.get() & FRAGMENT_OFFSET == 0;
+        let obstacle = if ip.is_fragment() {
             Some(Counter::Fragment)
         } else if header < IPV4_LENGTH || total < header + transport.header_length() {
             Some(Counter::Malformed)
@@ -167,6 +178,13 @@ impl Family for V4 {
 }
 
 impl Family for V6 {
+    const ICMP: u8 = 58;
+
+    #[inline(always)]
+    fn protocol<P: Packet>(packet: &P, l3: usize) -> Option<u8> {
+        packet.header::<Ipv6>(l3).map(|ip| ip.next_header)
+    }
+
     #[inline(always)]
     fn inspect<P: Packet>(packet: &P, l3: usize) -> Option<Network> {
         let ip = packet.header::<Ipv6>(l3)?;

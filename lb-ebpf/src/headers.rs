@@ -115,6 +115,8 @@ wire! {
     }
     /// The beginning of an IPv6 extension header; `kind` and `left` are a routing header's (RFC 8200 §4.4).
     struct Extension { next: u8, length: u8, kind: u8, left: u8 }
+    /// RFC 792 and RFC 4443. `rest` is what the type makes of it: an MTU, an identifier, nothing.
+    struct Icmp { kind: u8, code: u8, checksum: U16, rest: U32 }
     /// What TCP and UDP begin with.
     struct Ports { source: Port, destination: Port }
     /// RFC 768.
@@ -123,5 +125,14 @@ wire! {
     struct Tcp {
         source: Port, destination: Port, sequence: U32, acknowledgment: U32,
         offset: u8, flags: u8, window: U16, checksum: U16, urgent: U16,
+    }
+}
+
+impl Ipv4 {
+    /// Whether this is a part of a packet: more of it follows, or came before.
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        // All but the reserved and the don't-fragment bit.
+        self.fragment.get() & 0x3fff != 0
     }
 }

@@ -15,8 +15,10 @@ use zerocopy::IntoBytes;
 use crate::checksum::Sum;
 use crate::headers::Header;
 use crate::packet::Packet;
+use crate::rare::limiter::{ANSWERS, Answer, Tokens};
 use crate::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
 use crate::transport::{Transport, fix_in_place};
+use crate::walk::At;
 
 /// A frame in memory, on an even address as in the kernel.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Frame {
     pub ifindex: u32,
     /// What [`Packet::route`] answers.
     pub route: Option<NextHop>,
+    /// What [`Packet::segment_size`] answers.
+    pub segment_size: usize,
 }
 
 impl Frame {
@@ -36,7 +40,7 @@ impl Frame {
         if let Some(target) = words.as_mut_bytes().get_mut(..bytes.len()) {
             target.copy_from_slice(bytes);
         }
-        Self { words, length: bytes.len(), ifindex: 1, route: None }
+        Self { words, length: bytes.len(), ifindex: 1, route: None, segment_size: 0 }
     }
 
     /// The frame's bytes.
@@ -74,7 +78,21 @@ impl Packet for Frame {
         self.ifindex
     }
 
-    fn route(&mut self, _: u8, _: &Address, _: &Address, _: u16) -> Option<NextHop> {
+    fn segment_size(&self) -> usize {
+        self.segment_size
+    }
+
+    fn reshape(&mut self, at: At, length: usize) -> Option<()> {
+        let length = at.l3 + length;
+        if length > self.length {
+            return None;
+        }
+        self.length = length;
+        self.segment_size = 0;
+        Some(())
+    }
+
+    fn route(&mut self, _: u8, _: &Address, _: &Address) -> Option<NextHop> {
         self.route
     }
 }
@@ -106,6 +124,8 @@ pub struct Model {
     pub flows: Memory<Flow>,
     /// The half-open table.
     pub half_open: Memory<HalfOpen>,
+    /// The buckets of the one CPU that there is, one for each kind of answer.
+    pub answers: [Cell<Tokens>; ANSWERS],
     /// Traffic by service index.
     pub service_traffic: RefCell<HashMap<u32, Traffic>>,
     /// Traffic by backend index.
@@ -262,6 +282,14 @@ impl Tables for Model {
 
     fn remove_half_open(&self, key: &FlowKey) {
         self.half_open.remove(key);
+    }
+
+    fn may_answer(&self, answer: Answer) -> bool {
+        let Some(cell) = self.answers.get(answer as usize) else { return false };
+        let mut bucket = cell.get();
+        let may = bucket.take(self.now());
+        cell.set(bucket);
+        may
     }
 
     fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32) {

@@ -10,6 +10,8 @@
 //! 4. [`segment`]: the TCP or UDP header must make sense.
 //! 5. [`select`]: Maglev slot, and the flow tables where the slot is within a change.
 //! 6. [`nat`]: addresses, ports, checksums, TTL, MAC addresses.
+//!
+//! ICMP, and what cannot go on, is left to a second walk, [`rare()`].
 #![no_std]
 #[cfg(any(test, feature = "host"))]
 extern crate std;
@@ -22,6 +24,7 @@ pub mod host;
 pub mod link;
 pub mod nat;
 pub mod packet;
+pub mod rare;
 pub mod reply;
 pub mod segment;
 pub mod select;
@@ -30,5 +33,16 @@ pub mod transport;
 pub mod verdict;
 pub mod walk;
 
+pub use rare::rare;
 pub use verdict::Verdict;
-pub use walk::process;
+pub use walk::fast;
+
+use packet::Packet;
+use tables::Tables;
+
+/// What becomes of a frame: [`fast`], and where that leaves it to it, [`rare()`]. In the kernel the two are
+/// programs of their own.
+pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let verdict = fast(packet, tables);
+    if verdict.rare { rare(packet, tables) } else { verdict }
+}

@@ -5,6 +5,7 @@ use lb_common::{Address, NextHop};
 use crate::checksum::Sum;
 use crate::headers::Header;
 use crate::transport::Transport;
+use crate::walk::At;
 
 /// A frame, from its link header on.
 ///
@@ -32,13 +33,14 @@ pub trait Packet {
     /// The interface that the frame came in by.
     fn ifindex(&self) -> u32;
 
-    /// Where the kernel would send a packet of `length` bytes and an IP protocol number (its FIB, RFC 1812
-    /// §5.2.1): asked where the mirrored routes have no answer.
-    fn route(
-        &mut self,
-        protocol: u8,
-        source: &Address,
-        destination: &Address,
-        length: u16,
-    ) -> Option<NextHop>;
+    /// Bytes of payload in each of the segments that the device will cut the frame into; 0: it goes out as it is.
+    fn segment_size(&self) -> usize;
+
+    /// Makes the IP packet `length` bytes long, at most what it has. Its bytes are then any bytes, and all plans
+    /// of the kernel's for it (segments to cut, a checksum to fill in) are off.
+    fn reshape(&mut self, at: At, length: usize) -> Option<()>;
+
+    /// Where the kernel would send a packet of an IP protocol number (its FIB, RFC 1812 §5.2.1): asked where the
+    /// mirrored routes have no answer.
+    fn route(&mut self, protocol: u8, source: &Address, destination: &Address) -> Option<NextHop>;
 }

@@ -4,7 +4,7 @@
 //! that very backend. Everything else from there (answers to the host itself, the backend's own connections)
 //! passes untouched.
 
-use lb_common::{Counter, Endpoint, FlowKey, NextHop};
+use lb_common::{Address, Counter, Endpoint, FlowKey, NextHop};
 
 use crate::family::{Family, Network, Side};
 use crate::nat::{self, Translation};
@@ -39,6 +39,7 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
     }
     match send::<F, P, T>(packet, tables, endpoint, network, at) {
         Ok(verdict) => verdict,
+        Err(reason @ (Counter::TtlExceeded | Counter::TooLong)) => Verdict::rare(reason),
         Err(reason) => Verdict::drop(reason),
     }
 }
@@ -90,9 +91,14 @@ fn send<F: Family, P: Packet, T: Tables>(
     network: &Network,
     at: At,
 ) -> Result<Verdict, Counter> {
-    let length = (network.end - at.l3) as u16;
-    let hop =
-        next_hop(packet, tables, endpoint, network, (at.transport, length)).ok_or(Counter::NoNeighbour)?;
+    if network.ttl <= 1 {
+        return Err(Counter::TtlExceeded);
+    }
+    let vip = &endpoint.vip.address;
+    let hop = next_hop(packet, tables, vip, network, at.transport).ok_or(Counter::NoNeighbour)?;
+    if walk::is_too_long(packet, network, at, hop.mtu) {
+        return Err(Counter::TooLong);
+    }
     let to = Translation {
         transport: at.transport,
         side: Side::Source,
@@ -108,12 +114,12 @@ fn send<F: Family, P: Packet, T: Tables>(
 /// The client's next hop: the mirrored routes, else the kernel's FIB; a neighbour that neither knows is
 /// asked for.
 #[inline(always)]
-fn next_hop<P: Packet, T: Tables>(
+pub(crate) fn next_hop<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    endpoint: &Endpoint,
+    vip: &Address,
     network: &Network,
-    (transport, length): (Transport, u16),
+    transport: Transport,
 ) -> Option<NextHop> {
     let client = &network.destination;
     if let Some(hop) = tables.next_hop(client)
@@ -121,7 +127,7 @@ fn next_hop<P: Packet, T: Tables>(
     {
         return Some(*hop);
     }
-    let hop = packet.route(transport.protocol(), &endpoint.vip.address, client, length);
+    let hop = packet.route(transport.protocol(), vip, client);
     if hop.is_none() {
         tables.want(client, packet.ifindex());
     }

@@ -6,6 +6,8 @@ use lb_common::{
     Traffic,
 };
 
+use crate::rare::limiter::Answer;
+
 /// An entry of the flow table, in place. Other CPUs may read and write it at the same time, so every write
 /// is of one aligned word.
 pub trait FlowEntry {
@@ -102,6 +104,9 @@ pub trait Tables {
     fn insert_half_open(&self, key: &FlowKey, entry: &HalfOpen) -> bool;
     /// Deletes an entry.
     fn remove_half_open(&self, key: &FlowKey);
+
+    /// Whether the data path may answer something by itself now.
+    fn may_answer(&self, answer: Answer) -> bool;
 
     /// Counts a packet of `bytes` for its service and backend.
     fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32);

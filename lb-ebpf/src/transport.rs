@@ -3,7 +3,7 @@
 use lb_common::address::{TCP, UDP};
 
 use crate::checksum::Sum;
-use crate::headers::U16;
+use crate::headers::{Tcp, U16};
 use crate::packet::Packet;
 
 /// A transport protocol.
@@ -42,6 +42,15 @@ impl Transport {
         match self {
             Self::Tcp => 20,
             Self::Udp => 8,
+        }
+    }
+
+    /// The bytes of the header at byte `l4`, options included.
+    #[inline(always)]
+    pub fn length_at<P: Packet>(self, packet: &P, l4: usize) -> usize {
+        match self {
+            Self::Tcp => packet.header::<Tcp>(l4).map_or(0, |tcp| usize::from(tcp.offset >> 4) * 4),
+            Self::Udp => self.header_length(),
         }
     }
 

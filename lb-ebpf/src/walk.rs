@@ -17,7 +17,7 @@ use crate::{reply, select};
 
 /// What becomes of a frame; changes it where the verdict is to forward.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+pub fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let Some((kind, l3)) = link::network(packet) else { return Verdict::PASS };
     match kind {
         Kind::Ipv4 => walk::<V4, P, T>(packet, tables, l3),
@@ -26,18 +26,21 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
 }
 
 /// Where the headers of a packet with ports lie, in bytes from the frame's start, and which they are.
-#[derive(Clone, Copy)]
-pub(crate) struct At {
+#[derive(Clone, Copy, Debug)]
+pub struct At {
     /// The IP header.
-    pub(crate) l3: usize,
+    pub l3: usize,
     /// The transport header.
-    pub(crate) l4: usize,
+    pub l4: usize,
     /// What that is.
-    pub(crate) transport: Transport,
+    pub transport: Transport,
 }
 
 #[inline(always)]
 fn walk<F: Family, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) -> Verdict {
+    if F::protocol(packet, l3) == Some(F::ICMP) {
+        return Verdict::rare(Counter::Passed);
+    }
     let Some(network) = F::inspect(packet, l3) else { return Verdict::PASS };
     let (Some(transport), l4 @ 1..) = (network.transport, network.l4) else {
         return portless(tables, &network);
@@ -49,6 +52,7 @@ fn walk<F: Family, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) 
     match tables.service(&vip) {
         Some(service) => match forward::<F, P, T>(packet, tables, service, &network, at) {
             Ok(verdict) => verdict,
+            Err(reason @ (Counter::TtlExceeded | Counter::TooLong)) => Verdict::rare(reason),
             Err(reason) => {
                 tables.count_drop(service);
                 Verdict::drop(reason)
@@ -89,6 +93,9 @@ fn forward<F: Family, P: Packet, T: Tables>(
         return Err(Counter::ImpossibleSource);
     }
     let segment = check(packet, network, at)?;
+    if network.ttl <= 1 {
+        return Err(Counter::TtlExceeded);
+    }
     let client = (network.source, segment.source);
     let vip = (network.destination, segment.destination);
     let slot = slot_of(tables, service, at.transport, client, vip);
@@ -97,6 +104,9 @@ fn forward<F: Family, P: Packet, T: Tables>(
     let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Counter::Inconsistent)?;
     if backend.hop.ifindex == 0 {
         return Err(Counter::NoNeighbour);
+    }
+    if is_too_long(packet, network, at, backend.hop.mtu) {
+        return Err(Counter::TooLong);
     }
     let to = Translation {
         transport: at.transport,
@@ -122,11 +132,19 @@ pub(crate) fn check<P: Packet>(packet: &P, network: &Network, at: At) -> Result<
     if !packet.holds(network.end) {
         return Err(Counter::Malformed);
     }
-    let segment = Segment::read(packet, at.transport, at.l4, network.end)?;
-    if network.ttl <= 1 {
-        return Err(Counter::TtlExceeded);
+    Segment::read(packet, at.transport, at.l4, network.end)
+}
+
+/// Whether a packet is longer than the next link takes. What the device will cut into segments is as long as
+/// each of those.
+#[inline(always)]
+pub(crate) fn is_too_long<P: Packet>(packet: &P, network: &Network, at: At, mtu: u32) -> bool {
+    let mtu = mtu as usize;
+    if network.end - at.l3 <= mtu {
+        return false;
     }
-    Ok(segment)
+    let segment = packet.segment_size();
+    segment == 0 || at.l4 - at.l3 + at.transport.length_at(packet, at.l4) + segment > mtu
 }
 
 /// The slot of a flow, the same for its packets and for the replies to them.

@@ -6,8 +6,10 @@
 mod broken;
 mod datagrams;
 mod headers;
+mod pings;
 mod plain;
 mod tracked;
+mod trouble;
 
 use std::net::SocketAddr;
 
@@ -47,6 +49,8 @@ pub fn all() -> Vec<Case> {
         headers::cases(),
         broken::cases(),
         tracked::cases(),
+        pings::cases(),
+        trouble::cases(),
     ]
     .concat()
 }
@@ -90,6 +94,13 @@ impl Case {
         let mut case = Self::new(name, packet.frame(), Counter::Replied);
         case.out = Some(out.frame_between(mac(0xff00 + CLIENT_SIDE), mac(GATEWAY)));
         case.key = Some(web.flow_key(packet.destination));
+        case
+    }
+
+    /// A frame that goes back the way it came, changed into `out`.
+    fn answered(name: &'static str, frame: Vec<u8>, verdict: Counter, out: Vec<u8>) -> Self {
+        let mut case = Self::new(name, frame, verdict);
+        case.out = Some(out);
         case
     }
 

@@ -9,6 +9,7 @@ pub mod cases;
 pub mod client;
 pub mod datagrams;
 pub mod eventually;
+pub mod icmp;
 pub mod loaded;
 pub mod machine;
 pub mod median;

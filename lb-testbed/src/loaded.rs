@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use lb_common::{Counter, Flow, FlowKey, HalfOpen, names};
@@ -42,6 +42,8 @@ pub struct Loaded {
     applied: KernelState,
     flows: HashMap<MapData, FlowKey, Flow>,
     half_open: HashMap<MapData, FlowKey, HalfOpen>,
+    /// The programs' token buckets, of which all zeros is a full one.
+    answers: PerCpuArray<MapData, u64>,
     /// Unmounted last.
     bpffs: Bpffs,
 }
@@ -59,7 +61,8 @@ impl Loaded {
         let (plane, _) = KernelPlane::open(&settings)?;
         let flows = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_FLOWS)?))?;
         let half_open = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_HALF_OPEN)?))?;
-        Ok(Self { plane, applied: KernelState::default(), flows, half_open, bpffs })
+        let answers = PerCpuArray::try_from(Map::PerCpuArray(open(&dir, names::MAP_ANSWERS)?))?;
+        Ok(Self { plane, applied: KernelState::default(), flows, half_open, answers, bpffs })
     }
 
     /// The programs' clock.
@@ -80,6 +83,10 @@ impl Loaded {
         keys.iter().try_for_each(|key| self.flows.remove(key))?;
         let keys = self.half_open.keys().collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| self.half_open.remove(key))?;
+        for kind in 0..self.answers.len() {
+            let full = vec![0; aya::util::nr_cpus().map_err(|(_, error)| error)?];
+            self.answers.set(kind, PerCpuValues::try_from(full)?, 0)?;
+        }
         for (key, flow) in world.flows_at(now) {
             self.flows.insert(key, flow, 0)?;
         }

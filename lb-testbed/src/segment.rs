@@ -251,14 +251,14 @@ impl Tcp {
     }
 }
 
-fn octets(ip: IpAddr) -> [u8; 16] {
+pub(crate) fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     }
 }
 
-/// Whether the checksums of a TCP or UDP frame are right, by re-computing them from nothing. A UDP checksum of
+/// Whether the checksums of a TCP, UDP or ICMP frame are right, by re-computing them from nothing. A UDP checksum of
 /// 0 is right over IPv4.
 ///
 /// # Errors
@@ -285,7 +285,13 @@ pub fn verify_checksums(frame: &[u8]) -> Result<(), String> {
         (NetHeaders::Ipv6(ip, _), TransportHeader::Udp(udp)) => {
             (udp.checksum, udp.calc_checksum_ipv6(ip, payload))
         }
-        _ => return Err("neither TCP nor UDP over IP".into()),
+        (NetHeaders::Ipv4(..), TransportHeader::Icmpv4(icmp)) => {
+            (icmp.checksum, Ok(icmp.icmp_type.calc_checksum(payload)))
+        }
+        (NetHeaders::Ipv6(ip, _), TransportHeader::Icmpv6(icmp)) => {
+            (icmp.checksum, icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload))
+        }
+        _ => return Err("neither TCP, UDP nor ICMP over IP".into()),
     };
     let expected = expected.map_err(|error| error.to_string())?;
     if checksum == expected {

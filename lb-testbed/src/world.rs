@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::{TCP, UDP};
 use lb_common::hash::Seed;
-use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
     Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
     SocketKey, ticks,
@@ -216,13 +216,17 @@ pub struct World {
 }
 
 impl World {
+    /// The service whose VIP answers no pings.
+    pub const SILENT: Web = Web::Affinity;
+
     /// The world without any remembered flow.
     pub fn new() -> Self {
         let mut state = KernelState::default();
         for web in Web::ALL {
             let vip = SocketKey::new(web.vip(), web.protocol());
             state.services.insert(vip, web.service());
-            let marker = Service { flags: VIP_MARKER | vip_of(web.protocol()), ..Service::default() };
+            let ping = if web == Self::SILENT { 0 } else { VIP_PING };
+            let marker = Service { flags: VIP_MARKER | vip_of(web.protocol()) | ping, ..Service::default() };
             state.services.insert(SocketKey::vip(vip.address), marker);
             if let Some(slots) = web.slots() {
                 state.tables.insert(web as u32, slots);

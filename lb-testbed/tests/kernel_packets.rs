@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use lb_common::Counter;
 use lb_ebpf::host::Frame;
-use lb_ebpf::process;
+use lb_ebpf::{Verdict, process};
 use lb_testbed::cases::{self, Case};
 use lb_testbed::loaded::{Hook, Loaded};
 
@@ -18,15 +18,17 @@ fn takes(hook: Hook, frame: &[u8]) -> bool {
     frame.len() >= 14 + if hook == Hook::Tc { network } else { 0 }
 }
 
-/// What each hook returns for a verdict: `XDP_*` of linux/bpf.h, `TC_ACT_*` of linux/pkt_cls.h.
-fn action(hook: Hook, verdict: Counter) -> u32 {
+/// What each hook returns for a verdict: `XDP_*` of linux/bpf.h, `TC_ACT_*` of linux/pkt_cls.h. The frame comes
+/// in by interface 1, from where an answer goes back (`XDP_TX`).
+fn action(hook: Hook, verdict: Verdict) -> u32 {
     match (hook, verdict) {
-        (Hook::Xdp, Counter::Passed) => 2,
-        (Hook::Xdp, Counter::Forwarded | Counter::Replied) => 4,
-        (Hook::Xdp, _) => 1,
-        (Hook::Tc, Counter::Passed) => u32::MAX,
-        (Hook::Tc, Counter::Forwarded | Counter::Replied) => 7,
-        (Hook::Tc, _) => 2,
+        (Hook::Xdp, Verdict { counter: Counter::Passed, .. }) => 2,
+        (Hook::Xdp, Verdict { ifindex: 0, .. }) => 1,
+        (Hook::Xdp, Verdict { ifindex: 1, .. }) => 3,
+        (Hook::Xdp, _) => 4,
+        (Hook::Tc, Verdict { counter: Counter::Passed, .. }) => u32::MAX,
+        (Hook::Tc, Verdict { ifindex: 0, .. }) => 2,
+        (Hook::Tc, _) => 7,
     }
 }
 
@@ -38,8 +40,8 @@ fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
     let mut frame = Frame::new(&case.frame);
     let verdict = process(&mut frame, &model);
     anyhow::ensure!(ran.verdict == Some(verdict.counter), "{:?}, the host says {verdict:?}", ran.verdict);
-    anyhow::ensure!(ran.action == action(hook, verdict.counter), "returned {}", ran.action as i32);
-    if matches!(verdict.counter, Counter::Passed | Counter::Forwarded | Counter::Replied) {
+    anyhow::ensure!(ran.action == action(hook, verdict), "returned {}", ran.action as i32);
+    if verdict.counter == Counter::Passed || verdict.ifindex != 0 {
         anyhow::ensure!(ran.frame == frame.bytes(), "{:02x?}\nhost: {:02x?}", ran.frame, frame.bytes());
     }
     let Some(key) = case.key else { return Ok(()) };

@@ -20,6 +20,10 @@ use lb_userspace::model::Plane;
 use lb_userspace::network::Link;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+/// Every program that is pinned.
+const PROGRAMS: [&str; 4] =
+    [names::PROGRAM_TC, names::PROGRAM_TC_RARE, names::PROGRAM_XDP, names::PROGRAM_XDP_RARE];
+
 struct Fixture {
     bpffs: Bpffs,
     object: Vec<u8>,
@@ -136,7 +140,7 @@ fn a_private_directory_is_made_and_everything_in_it_is_adopted() -> Result<()> {
     assert_eq!(adopted.maps, names::MAPS);
     assert_eq!(plane.seed, seed);
     assert_eq!(plane.tables.read_back()?, state);
-    assert_eq!(names_in(&dir.join("programs"))?, ["sluice_tc", "sluice_xdp"].map(String::from).into());
+    assert_eq!(names_in(&dir.join("programs"))?, PROGRAMS.map(String::from).into());
     Ok(())
 }
 
@@ -298,10 +302,7 @@ fn a_half_made_directory_is_completed() -> Result<()> {
     assert_eq!(adopted.maps.len(), names::MAPS.len() - 3);
     assert_eq!(plane.seed, seed);
     plane.tables.read_back()?;
-    assert_eq!(
-        names_in(&fixture.dir().join("programs"))?,
-        ["sluice_tc", "sluice_xdp"].map(String::from).into()
-    );
+    assert_eq!(names_in(&fixture.dir().join("programs"))?, PROGRAMS.map(String::from).into());
     Ok(())
 }
 
@@ -543,11 +544,11 @@ fn cleanup_leaves_nothing_behind() -> Result<()> {
         }
     }
     let programs: BTreeSet<u32> =
-        [fixture.program_id(names::PROGRAM_XDP)?, fixture.program_id(names::PROGRAM_TC)?].into();
+        PROGRAMS.iter().map(|name| fixture.program_id(name)).collect::<Result<_>>()?;
     assert_eq!(maps.len(), names::MAPS.len() + 2);
 
     let report = kernel::cleanup(&fixture.dir())?;
-    assert_eq!((report.links.len(), report.programs, report.maps), (2, 2, maps.len()));
+    assert_eq!((report.links.len(), report.programs, report.maps), (2, PROGRAMS.len(), maps.len()));
     assert!(report.directory && report.left.is_empty(), "{report:?}");
     assert!(!names_in(&fixture.bpffs.join(""))?.contains("sluice"));
     assert!(!run("ip -d link show dev v0")?.contains("xdp"), "detached when cleanup returns");

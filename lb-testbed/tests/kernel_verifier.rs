@@ -33,6 +33,6 @@ fn every_program_loads_within_the_budget() -> Result<()> {
         assert!(verified < BUDGET, "{name}: {verified} instructions verified, the budget is {BUDGET}");
         loaded += 1;
     }
-    assert_eq!(loaded, 3, "sluice_xdp, sluice_tc and sluice_pass");
+    assert_eq!(loaded, 5, "sluice_xdp, sluice_tc, one for the rare packets of each, and sluice_pass");
     Ok(())
 }

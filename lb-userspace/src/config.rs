@@ -176,6 +176,8 @@ pub struct Kernel {
     pub flows: u32,
     /// The hash seed; `None`: random, kept with the pins.
     pub hash_seed: Option<lb_common::hash::Seed>,
+    /// Whether pings to the VIPs of kernel planes are answered.
+    pub ping: bool,
 }
 
 /// Which kernel plane.

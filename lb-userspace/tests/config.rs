@@ -73,6 +73,7 @@ fn every_key_reaches_the_config() {
         interfaces = ["eth0", { name = "eth1", plane = "tc" }, { name = "eth2" }]
         flows = 2_048
         hash_seed = "000102030405060708090A0b0c0d0e0f"
+        ping = false
         [[service]]
         name = "S.1"
         listen = "192.0.2.1:80"
@@ -102,6 +103,7 @@ fn every_key_reaches_the_config() {
     assert_eq!(config.kernel.interfaces, Interfaces::List(interfaces.collect()));
     assert_eq!(config.kernel.flows, 2048);
     assert_eq!(config.kernel.hash_seed, Some([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]));
+    assert!(!config.kernel.ping);
     let service = &config.services[0];
     assert_eq!((service.forward, service.fallback), (Forward::Proxy, Fallback::Refuse));
     assert_eq!((service.announce, service.down_grace), (Announce::None, Grace::Forever));

@@ -25,7 +25,6 @@ pub(super) fn cases() -> Vec<Case> {
     dropped("TTL 1", to_web(ACK).ttl(1).frame(), Counter::TtlExceeded);
     dropped("TTL 0", to_web(ACK).ttl(0).frame(), Counter::TtlExceeded);
     dropped("hop limit 1", to_web6.clone().ttl(1).frame(), Counter::TtlExceeded);
-    dropped("a reply with TTL 1", reply.clone().ttl(1).frame(), Counter::TtlExceeded);
     dropped("IHL 4", edited(to_web(SYN).frame(), L3, 0x44), Counter::Malformed);
     dropped("IHL 0", edited(to_web(SYN).frame(), L3, 0x40), Counter::Malformed);
     dropped("a total length below the headers", length(to_web(SYN).frame(), 39), Counter::Malformed);
@@ -51,6 +50,10 @@ pub(super) fn cases() -> Vec<Case> {
     dropped("a last fragment", fragment(to_web(ACK), false, 3).frame(), Counter::Fragment);
     dropped("IPv4 options", options(to_web(SYN)).frame(), Counter::Options);
     for (name, frame) in [
+        ("TTL 1 of a backend's own packet", {
+            let other = web.backends().into_iter().find(|id| *id != chosen(web, client())).expect("three");
+            Tcp::new(web.endpoint(other), client(), ACK).ttl(1).frame()
+        }),
         ("TTL 1 for somebody else", elsewhere(ACK).ttl(1).frame()),
         ("IHL 4 for somebody else", edited(elsewhere(SYN).frame(), L3, 0x44)),
         ("IPv4 options for somebody else", options(elsewhere(SYN)).frame()),

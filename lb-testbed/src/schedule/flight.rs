@@ -14,6 +14,7 @@ use lb_common::{
 };
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::process;
+use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
 
 use super::{Bed, Outcome, outcome};
@@ -268,6 +269,9 @@ impl<'a> Tables for InFlight<'a> {
     }
     fn remove_half_open(&self, key: &FlowKey) {
         self.log.ask(Op::RemoveHalfOpen, || self.model.remove_half_open(key));
+    }
+    fn may_answer(&self, _answer: Answer) -> bool {
+        false
     }
     fn count(&self, _service: &Service, _backend: BackendId, _direction: Direction, _bytes: u32) {}
     fn count_drop(&self, _service: &Service) {}

@@ -135,8 +135,13 @@ fn sections(config: &Config) -> BTreeMap<&'static str, Settings> {
         ),
         (
             "kernel",
-            [("plane", plane(kernel.plane)), ("interfaces", interfaces), ("flows", kernel.flows.to_string())]
-                .into(),
+            [
+                ("plane", plane(kernel.plane)),
+                ("interfaces", interfaces),
+                ("flows", kernel.flows.to_string()),
+                ("ping", kernel.ping.to_string()),
+            ]
+            .into(),
         ),
     ]
     .into()

@@ -70,6 +70,7 @@ fn kernel(mut s: Section<'_, '_>) -> Kernel {
         interfaces: interfaces(&mut s, plane),
         flows: s.or("flows", limits::FLOWS, integer(1024..=64 * 1024 * 1024)),
         hash_seed: s.or("hash_seed", None, values::hash_seed),
+        ping: s.or("ping", true, values::boolean),
     };
     s.finish();
     kernel

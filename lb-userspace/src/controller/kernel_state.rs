@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
+use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{Backend, BackendId, Endpoint, NextHop, Service, Slot, SocketKey, limits, ticks};
 
 use super::apply::Confirmed;
@@ -127,6 +127,10 @@ impl Identities {
             desired.state.tables.insert(number, slots);
             self.put_services(table, number, sweep, &mut desired);
             self.put_backends(table, facts, applied, &mut desired.state);
+        }
+        if config.kernel.ping {
+            let markers = desired.state.services.values_mut().filter(|entry| entry.flags & VIP_MARKER != 0);
+            markers.for_each(|marker| marker.flags |= VIP_PING);
         }
         self.assignments.retain(|number| desired.state.tables.contains_key(&number));
         desired

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aya::maps::{MapData, MapInfo};
+use aya::maps::{MapData, MapInfo, ProgramArray};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
@@ -67,9 +67,10 @@ impl KernelPlane {
         let maps = check_layouts(&dir, &object, settings.flows)?;
         let seed = open_seed(&dir, &object, settings.hash_seed)?;
         let mut ebpf = load(&dir, settings, seed)?;
-        verify(&dir, &mut ebpf, names::PROGRAM_TC)?;
+        pair(&dir, &mut ebpf, names::PROGRAM_TC, names::PROGRAM_TC_RARE, names::MAP_RARE_TC)?;
         // tc needs less of the kernel (XDP on frames in several buffers: 5.18), so it may be left alone.
-        let xdp = verify(&dir, &mut ebpf, names::PROGRAM_XDP).map_err(|error| error.to_string());
+        let xdp = pair(&dir, &mut ebpf, names::PROGRAM_XDP, names::PROGRAM_XDP_RARE, names::MAP_RARE_XDP)
+            .map_err(|error| error.to_string());
         let programs = Programs::new(dir, ebpf, xdp);
         let tables = Tables::open(programs.dir())?;
         let links =
@@ -165,6 +166,28 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
         .override_global(names::GLOBAL_SEED, &seed, true)
         .load(settings.object)
         .map_err(|error| KernelError::Object { reason: words(&error) })
+}
+
+/// Has the kernel verify a program and the one that it leaves rare packets to, and puts the second in its place.
+/// An earlier daemon's programs find it there too: each begins with the frame as it came.
+fn pair(
+    dir: &BpfDir,
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    rare: &'static str,
+    map: &'static str,
+) -> Result<(), KernelError> {
+    verify(dir, ebpf, name)?;
+    verify(dir, ebpf, rare)?;
+    let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(map, error);
+    let data = MapData::from_pin(dir.pin(bpffs::MAPS, map)).map_err(|error| fault(&error))?;
+    let mut place =
+        ProgramArray::try_from(aya::maps::Map::ProgramArray(data)).map_err(|error| fault(&error))?;
+    let Some(program) = ebpf.program(rare) else {
+        return Err(KernelError::Object { reason: format!("it has no program {rare}") });
+    };
+    let program = program.fd().map_err(|error| fault(&error))?;
+    place.set(0, program, 0).map_err(|error| fault(&error))
 }
 
 /// Has the kernel verify one program, and pins it.

@@ -14,20 +14,37 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::Counter;
-use lb_ebpf::process;
+use lb_ebpf::{Verdict, fast, rare};
 
 use crate::tables::Maps;
 
 /// Native and generic XDP. Accepts frames in several buffers, so that jumbo MTUs can be attached.
 #[xdp(frags)]
 pub fn sluice_xdp(context: XdpContext) -> u32 {
-    let mut frame = xdp::Frame::new(context.ctx);
-    let verdict = process(&mut frame, &Maps);
+    let frame = &mut xdp::Frame::new(context.ctx);
+    let verdict = fast(frame, &Maps);
+    if verdict.rare {
+        // SAFETY: nothing here needs to be dropped. Where the call fails the verdict holds as it is.
+        unsafe { maps::RARE_XDP.tail_call(&context, 0) }
+    }
+    xdp_action(frame, verdict)
+}
+
+/// What [`sluice_xdp`] leaves to it.
+#[xdp(frags)]
+pub fn sluice_xdp_rare(context: XdpContext) -> u32 {
+    let frame = &mut xdp::Frame::new(context.ctx);
+    let verdict = rare(frame, &Maps);
+    xdp_action(frame, verdict)
+}
+
+#[inline(always)]
+fn xdp_action(frame: &xdp::Frame, verdict: Verdict) -> u32 {
     maps::count(verdict.counter);
-    match verdict.counter {
-        Counter::Passed => xdp_action::XDP_PASS,
-        Counter::Forwarded | Counter::Replied => frame.send(verdict.ifindex),
-        _ => xdp_action::XDP_DROP,
+    match verdict {
+        Verdict { counter: Counter::Passed, .. } => xdp_action::XDP_PASS,
+        Verdict { ifindex: 0, .. } => xdp_action::XDP_DROP,
+        Verdict { ifindex, .. } => frame.send(ifindex),
     }
 }
 
@@ -37,13 +54,30 @@ const NEXT: i32 = -1;
 /// tcx and clsact, ingress.
 #[classifier]
 pub fn sluice_tc(context: TcContext) -> i32 {
-    let mut frame = tc::Frame::new(context.skb.skb);
-    let verdict = process(&mut frame, &Maps);
+    let frame = &mut tc::Frame::new(context.skb.skb);
+    let verdict = fast(frame, &Maps);
+    if verdict.rare {
+        // SAFETY: as in `sluice_xdp`.
+        unsafe { maps::RARE_TC.tail_call(&context, 0) }
+    }
+    tc_action(frame, verdict)
+}
+
+/// What [`sluice_tc`] leaves to it.
+#[classifier]
+pub fn sluice_tc_rare(context: TcContext) -> i32 {
+    let frame = &mut tc::Frame::new(context.skb.skb);
+    let verdict = rare(frame, &Maps);
+    tc_action(frame, verdict)
+}
+
+#[inline(always)]
+fn tc_action(frame: &tc::Frame, verdict: Verdict) -> i32 {
     maps::count(verdict.counter);
-    match verdict.counter {
-        Counter::Passed => NEXT,
-        Counter::Forwarded | Counter::Replied => frame.send(verdict.ifindex),
-        _ => TC_ACT_SHOT,
+    match verdict {
+        Verdict { counter: Counter::Passed, .. } => NEXT,
+        Verdict { ifindex: 0, .. } => TC_ACT_SHOT,
+        Verdict { ifindex, .. } => frame.send(ifindex),
     }
 }
 

@@ -6,13 +6,14 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use lb_common::buckets::Bucket;
 use lb_common::hash::Seed;
 use lb_common::{
     Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
     limits,
 };
+use lb_ebpf::rare::limiter::{self, Tokens};
 
 use crate::buckets::Entry;
 
@@ -90,6 +91,18 @@ pub static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries
 /// Backend index -> traffic.
 #[map]
 pub static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(limits::BACKENDS, 0);
+
+/// Kind of answer -> tokens for answers of the data path's own.
+#[map]
+pub static ANSWERS: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(limiter::ANSWERS as u32, 0);
+
+/// 0 -> the program for rare packets of the XDP program. Written by the loader.
+#[map]
+pub static RARE_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// 0 -> the program for rare packets of the tc program. Written by the loader.
+#[map]
+pub static RARE_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// The seed as the controller reads it back; programs use [`SEED_KEY`].
 #[map]

@@ -8,6 +8,7 @@ use lb_common::{
     Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
     limits, ticks,
 };
+use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
 
 use crate::{buckets, maps};
@@ -161,6 +162,13 @@ impl Tables for Maps {
     fn remove_half_open(&self, key: &FlowKey) {
         // Gone already: another CPU promoted the same flow.
         let _ = maps::HALF_OPEN.remove(key);
+    }
+
+    #[inline(always)]
+    fn may_answer(&self, answer: Answer) -> bool {
+        let Some(bucket) = maps::ANSWERS.get_ptr_mut(answer as u32) else { return false };
+        // SAFETY: this CPU's element; nobody else writes it.
+        unsafe { (*bucket).take(self.now()) }
     }
 
     #[inline(always)]

@@ -4,14 +4,19 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_fib_lookup as FibParameters,
+    __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup as FibParameters,
 };
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_skb_pull_data};
+use aya_ebpf::helpers::{
+    bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_pull_data,
+};
 use lb_common::{Address, NextHop};
 use lb_ebpf::checksum::Sum;
 use lb_ebpf::headers::Header;
 use lb_ebpf::packet::Packet;
 use lb_ebpf::transport::Transport;
+use lb_ebpf::walk::At;
 
 use crate::maps;
 
@@ -111,14 +116,32 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn route(
-        &mut self,
-        protocol: u8,
-        source: &Address,
-        destination: &Address,
-        length: u16,
-    ) -> Option<NextHop> {
-        fib(self.skb.cast(), self.ifindex(), protocol, (source, destination), length)
+    fn segment_size(&self) -> usize {
+        // SAFETY: the buffer is the kernel's.
+        unsafe { (*self.skb).gso_size as usize }
+    }
+
+    /// There is no helper that takes back a partial checksum. But one whose place lies before the packet's begin
+    /// is forgotten (`__skb_postpull_rcsum`): so everything up to behind the transport header's first word is
+    /// taken out, and the tail grown or cut to what is wanted, which also ends segmentation.
+    #[inline(always)]
+    fn reshape(&mut self, at: At, length: usize) -> Option<()> {
+        let out = (at.l4 - at.l3 + 4) as i32;
+        let end = (at.l3 + length) as u32;
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: the buffer is the kernel's.
+        let failed = unsafe {
+            bpf_skb_adjust_room(self.skb, -out, BPF_ADJ_ROOM_MAC, flags) != 0
+                || bpf_skb_change_tail(self.skb, end, 0) != 0
+                || bpf_skb_pull_data(self.skb, end) != 0
+        };
+        *self = Self::linear(self.skb);
+        (!failed).then_some(())
+    }
+
+    #[inline(always)]
+    fn route(&mut self, protocol: u8, source: &Address, destination: &Address) -> Option<NextHop> {
+        fib(self.skb.cast(), self.ifindex(), protocol, (source, destination))
     }
 }
 
@@ -139,21 +162,21 @@ pub fn at<T>(data: usize, end: usize, offset: usize) -> Option<*mut T> {
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Asks the kernel's FIB. Fails where forwarding is off on the interface, where there is no route or no
-/// neighbour, and where the packet is too long for the link.
+/// Asks the kernel's FIB. Fails where forwarding is off on the interface, and where there is no route or no
+/// neighbour.
 #[inline(always)]
 pub fn fib(
     context: *mut c_void,
     ifindex: u32,
     protocol: u8,
     (source, destination): (&Address, &Address),
-    length: u16,
 ) -> Option<NextHop> {
     // SAFETY: all fields are integers.
     let mut parameters: FibParameters = unsafe { core::mem::zeroed() };
     parameters.l4_protocol = protocol;
     parameters.ifindex = ifindex;
-    parameters.__bindgen_anon_1.tot_len = length;
+    // Short enough for any route, and not 0, with which the kernel would not say what fits.
+    parameters.__bindgen_anon_1.tot_len = 1;
     if destination.is_v4() {
         parameters.family = AF_INET;
         parameters.__bindgen_anon_3.ipv4_src = source.v4_raw();

@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "frames are reached by pointer")]
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use lb_common::{Address, NextHop};
 use lb_ebpf::checksum::Sum;
 use lb_ebpf::headers::Header;
 use lb_ebpf::packet::Packet;
 use lb_ebpf::transport::{Transport, fix_in_place};
+use lb_ebpf::walk::At;
 
 use crate::maps;
 use crate::tc::{at, fib};
@@ -77,14 +78,25 @@ impl Packet for Frame {
         unsafe { (*self.context).ingress_ifindex }
     }
 
+    /// XDP runs before frames are put together and after they were cut.
     #[inline(always)]
-    fn route(
-        &mut self,
-        protocol: u8,
-        source: &Address,
-        destination: &Address,
-        length: u16,
-    ) -> Option<NextHop> {
-        fib(self.context.cast(), self.ifindex(), protocol, (source, destination), length)
+    fn segment_size(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn reshape(&mut self, at: At, length: usize) -> Option<()> {
+        // SAFETY: the context is the kernel's.
+        let has = unsafe { bpf_xdp_get_buff_len(self.context) };
+        let shorter = (at.l3 + length) as i32 - has as i32;
+        // SAFETY: as above.
+        let failed = unsafe { bpf_xdp_adjust_tail(self.context, shorter) };
+        *self = Self::new(self.context);
+        (failed == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn route(&mut self, protocol: u8, source: &Address, destination: &Address) -> Option<NextHop> {
+        fib(self.context.cast(), self.ifindex(), protocol, (source, destination))
     }
 }
