@@ -5,6 +5,7 @@ mod build_ebpf;
 mod ci;
 mod daemon;
 mod demo;
+mod old_kernel;
 mod process;
 mod rights;
 mod setup;
@@ -35,6 +36,8 @@ enum Verb {
     /// Measure the data path in the kernel, or the planes beside other balancers end to end
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run the kernel ring on Debian 12's kernel (6.1), in a virtual machine
+    OldKernel(old_kernel::Options),
     /// Exactly what CI runs
     Ci,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(bench) => bench::run(&bench),
+        Verb::OldKernel(options) => old_kernel::run(&options),
         Verb::Ci => ci::run(),
     };
     match outcome {

@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 
 use facts::Facts;
 pub(crate) use facts::TOOLS;
+pub(crate) use install::packages;
 use plan::Decision;
 pub(crate) use plan::Toolbox;
 

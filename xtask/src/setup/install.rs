@@ -28,8 +28,8 @@ pub(super) fn take(step: &Step) -> Result<()> {
     }
 }
 
-/// Lists may be missing or name versions that are gone, so a first failure asks for new ones.
-fn packages(names: &[&str]) -> Result<()> {
+/// Installs Debian packages. Lists may be missing or name versions that are gone, so a first failure asks for new ones.
+pub(crate) fn packages(names: &[&str]) -> Result<()> {
     let apt = || {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive");

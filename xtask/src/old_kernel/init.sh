@@ -1,0 +1,14 @@
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin SLUICE_EBPF_OBJECT=/sluice.o
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t bpf bpf /sys/fs/bpf
+ip link set lo up
+for module in /modules/*.ko; do insmod "$module"; done
+echo "guest: Linux $(uname -r)"
+for test in /tests/*; do "$test" --test-threads=1 $(cat /filter) 2>&1; done
+poweroff -f
