@@ -131,25 +131,29 @@ impl Family for V4 {
         let transport = Transport::of(ip.protocol)?;
         let header = usize::from(ip.version_ihl & 0xf) * 4;
         let total = usize::from(ip.total_length.get());
-        let has_ports = header >= IPV4_LENGTH && ip.fragment.get() & FRAGMENT_OFFSET == 0;
-        let obstacle = if ip.is_fragment() {
-            Some(Counter::Fragment)
-        } else if header < IPV4_LENGTH || total < header + transport.header_length() {
-            Some(Counter::Malformed)
-        } else if header > IPV4_LENGTH {
-            Some(Counter::Options)
-        } else {
-            None
-        };
-        Some(Network {
+        let mut network = Network {
             source: Address::from_v4_raw(ip.source.raw()),
             destination: Address::from_v4_raw(ip.destination.raw()),
             transport: Some(transport),
-            l4: if has_ports { l3 + header } else { 0 },
+            l4: 0,
             end: l3 + total,
             ttl: ip.ttl,
-            obstacle,
-        })
+            obstacle: Some(Counter::Malformed),
+        };
+        // Compared once and for all: where it is compared again, older verifiers (6.1) walk into a branch in which
+        // the length has no value, and refuse the offset that is made of it.
+        if header < IPV4_LENGTH {
+            return Some(network);
+        }
+        if ip.fragment.get() & FRAGMENT_OFFSET == 0 {
+            network.l4 = l3 + header;
+        }
+        if ip.is_fragment() {
+            network.obstacle = Some(Counter::Fragment);
+        } else if total >= header + transport.header_length() {
+            network.obstacle = if header > IPV4_LENGTH { Some(Counter::Options) } else { None };
+        }
+        Some(network)
     }
 
     #[inline(always)]

@@ -7,7 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::maps::{MapData, MapType};
+use aya::maps::{MapData, MapError, MapType};
+
+use lb_common::names;
 
 use super::bpffs;
 use super::error::{KernelError, words};
@@ -17,6 +19,28 @@ use crate::data_plane::PlaneError;
 /// linux/bpf.h; both are part of an inner map's layout and declared alike in the kernel object.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 const BPF_F_INNER_MAP: u32 = 1 << 12;
+
+/// The outer maps, and the bytes of an inner map's value.
+pub(super) const MAPS_OF_MAPS: [(&str, u32); 2] = [(names::MAP_TABLES, 8), (names::MAP_OLD_SEEN, 4)];
+
+/// Makes an inner map. Its layout is what the kernel compares with that of the others of its outer map.
+fn create(name: &str, value_size: u32, entries: u32) -> Result<Map, MapError> {
+    let key_size = u32::try_from(size_of::<u32>()).unwrap_or(4);
+    let flags = BPF_F_MMAPABLE | BPF_F_INNER_MAP;
+    let definition =
+        aya_obj::Map::new_from_params(MapType::Array as u32, key_size, value_size, entries, flags);
+    // The kernel keeps 15 bytes of a name.
+    MapData::create(definition, name.get(..15).unwrap_or(name), None).and_then(Map::new)
+}
+
+/// Makes and pins an empty outer map for inner maps of such values.
+///
+/// The loader would give the outer map a pattern with type information, and kernels before 6.2 then refuse inner
+/// maps that have none (`bpf_map_meta_equal` compares `timer_off`, which differs).
+pub(super) fn make(name: &'static str, value_size: u32, entries: u32, pin: &Path) -> Result<(), KernelError> {
+    let pattern = create(name, value_size, 1).map_err(|error| KernelError::map(name, &error))?;
+    pattern.pin_outer(name, entries, pin).map_err(|error| KernelError::map(name, &error))
+}
 
 /// An array of maps.
 #[derive(Debug)]
@@ -80,17 +104,7 @@ impl MapOfMaps {
         contents: impl ExactSizeIterator<Item = u64>,
     ) -> Result<(), PlaneError> {
         let count = u32::try_from(contents.len()).map_err(|error| self.fault(table, "size", &error))?;
-        let definition = aya_obj::Map::new_from_params(
-            MapType::Array as u32,
-            u32::try_from(size_of::<u32>()).unwrap_or(4),
-            self.value_size,
-            count,
-            BPF_F_MMAPABLE | BPF_F_INNER_MAP,
-        );
-        // The kernel keeps 15 bytes of a name.
-        let short = self.name.get(..15).unwrap_or(self.name);
-        let inner = MapData::create(definition, short, None)
-            .and_then(Map::new)
+        let inner = create(self.name, self.value_size, count)
             .map_err(|error| self.fault(table, "create its array", &error))?;
         inner
             .words(Access::Write)

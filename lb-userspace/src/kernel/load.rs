@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::attach::Programs;
 use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
+use super::inner;
 use super::links;
 use super::maps::Tables;
 use super::syscall::Map;
@@ -66,6 +67,10 @@ impl KernelPlane {
             Object::parse(settings.object).map_err(|error| KernelError::Object { reason: words(&error) })?;
         let maps = check_layouts(&dir, &object, settings.flows)?;
         let seed = open_seed(&dir, &object, settings.hash_seed)?;
+        for (name, value_size) in inner::MAPS_OF_MAPS.into_iter().filter(|(name, _)| !maps.contains(name)) {
+            let entries = definition(&object, name)?.max_entries();
+            inner::make(name, value_size, entries, &dir.pin(bpffs::MAPS, name))?;
+        }
         let mut ebpf = load(&dir, settings, seed)?;
         pair(&dir, &mut ebpf, names::PROGRAM_TC, names::PROGRAM_TC_RARE, names::MAP_RARE_TC)?;
         // tc needs less of the kernel (XDP on frames in several buffers: 5.18), so it may be left alone.

@@ -121,6 +121,35 @@ impl Map {
         unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
 
+    /// Makes and pins an array of maps like this one.
+    pub(super) fn pin_outer(&self, name: &str, entries: u32, path: &Path) -> io::Result<()> {
+        let mut attr = attr();
+        // SAFETY: plain integers of a zeroed union.
+        let map = unsafe { &mut attr.__bindgen_anon_1 };
+        map.map_type = MapType::ArrayOfMaps as u32;
+        map.key_size = size_of::<u32>() as u32;
+        map.value_size = size_of::<u32>() as u32;
+        map.max_entries = entries;
+        map.inner_map_fd = raw(&self.data.fd());
+        // The last byte stays zero.
+        for (place, byte) in map.map_name.iter_mut().take(15).zip(name.bytes()) {
+            *place = byte.cast_signed();
+        }
+        // SAFETY: the attributes hold no pointer.
+        let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }?;
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just given this descriptor to us alone.
+        let outer = unsafe { OwnedFd::from_raw_fd(fd) };
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut attr = self::attr();
+        // SAFETY: plain integers of a zeroed union.
+        let object = unsafe { &mut attr.__bindgen_anon_4 };
+        object.pathname = path.as_ptr() as u64;
+        object.bpf_fd = raw(&outer);
+        // SAFETY: the path is a C string that outlives the call.
+        unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr) }.map(drop)
+    }
+
     /// Puts `inner` into an array of maps; returns after an RCU grace period.
     pub(super) fn update_inner(&self, key: u32, inner: &Self) -> io::Result<()> {
         self.update(&key.to_ne_bytes(), &raw(&inner.data.fd()).to_ne_bytes())
