@@ -4,6 +4,7 @@ mod check;
 mod cleanup;
 pub mod explain;
 mod failure;
+pub mod flows;
 mod output;
 pub mod remote;
 mod run;
@@ -17,6 +18,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::admin::api::Flows;
 use crate::kernel::object;
 
 pub use failure::Failure;
@@ -77,6 +79,24 @@ pub enum Verb {
         client: SocketAddr,
         /// Service, or one of its listen addresses
         service: String,
+        /// How to answer.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the flows that are remembered: tracked ones and the proxy's connections
+    Flows {
+        /// Only of this service, or of one of its listen addresses
+        #[arg(long)]
+        service: Option<String>,
+        /// Only of this client, an address with or without a port
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<String>,
+        /// Only to this backend, an address with or without a port
+        #[arg(long, value_name = "ADDRESS")]
+        backend: Option<String>,
+        /// So many at most, up to 100000 [default: 1000]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
         /// How to answer.
         #[command(flatten)]
         output: Output,
@@ -179,6 +199,9 @@ impl Cli {
             Verb::Reload => remote::reload(&socket),
             Verb::Explain { client, service, output } => {
                 remote::explain(&socket, client, service, output.json)
+            }
+            Verb::Flows { service, client, backend, limit, output } => {
+                remote::flows(&socket, &Flows { service, client, backend, limit }, output.json)
             }
             Verb::Backend(verb) => remote::backend(&socket, verb),
             Verb::Completions { shell } => completions(shell),

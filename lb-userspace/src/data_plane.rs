@@ -4,6 +4,7 @@
 //! the desired state, `plan`s the actions that lead there from the applied one, and records as applied only
 //! what the plane confirmed.
 
+pub mod flows;
 pub mod kernel;
 pub mod proxy;
 #[cfg(feature = "testing")]

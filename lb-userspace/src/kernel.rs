@@ -19,6 +19,7 @@ mod bpffs;
 mod buckets;
 mod cleanup;
 mod error;
+mod flows;
 mod inner;
 mod links;
 mod load;

@@ -1,5 +1,6 @@
 //! Services, pools and backends as the controller thinks of them: checked, with defaults filled in.
 
+pub mod flows;
 mod phase;
 pub mod status;
 

@@ -10,6 +10,7 @@ mod datagrams;
 mod listener;
 mod membership;
 mod pools;
+mod registry;
 mod relay;
 mod schedule;
 mod session;
@@ -30,12 +31,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::data_plane::PlaneError;
+use crate::data_plane::flows::FlowSource;
 use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyService};
 use crate::model::Listen;
 
 use counters::Counters;
 use listener::{Desired, Listener};
 use membership::Membership;
+use registry::Connections;
 use worker::{Command, Thread};
 
 /// How long to wait until every worker has done what it was told. They do so at once, unless one hangs.
@@ -209,6 +212,10 @@ impl ProxyPlane for Proxy {
             ProxyAction::Update { listen, service } => self.update(*listen, service),
             ProxyAction::Close { listen, drain } => self.close(*listen, *drain),
         }
+    }
+
+    fn connections(&self) -> Box<dyn FlowSource> {
+        Box::new(Connections { workers: self.workers.iter().map(|worker| worker.commands.clone()).collect() })
     }
 
     fn traffic(&self) -> ProxyCounters {

@@ -8,13 +8,14 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lb_userspace::admin::api::{Alive, Question, Weight, backend_path, explain_path};
+use lb_userspace::admin::api::{Alive, Flows, Question, Weight, backend_path, explain_path, flows_path};
 use lb_userspace::admin::client::{Client, ClientError};
 use lb_userspace::admin::problem::ProblemDocument;
 use lb_userspace::admin::{Admin, AdminSocket, Serving};
 use lb_userspace::config;
 use lb_userspace::config::problem::Problem;
-use lb_userspace::controller::request::{BackendChange, Handle, Reloaded, Request, RequestError};
+use lb_userspace::controller::request::{BackendChange, FlowQuery, Handle, Reloaded, Request, RequestError};
+use lb_userspace::model::flows::{FlowEntry, FlowList, FlowState};
 use lb_userspace::model::status::{Explanation, PoolStatus, ServiceStatus, Status};
 use lb_userspace::model::{Phase, Plane};
 use tempfile::TempDir;
@@ -71,8 +72,30 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>, changes: mpsc::Unbounde
             Request::Explain { client, service, reply } => {
                 let _ = reply.send(Ok(explanation(client, service)));
             }
+            Request::Flows(query, reply) => {
+                let _ = reply.send(flows(&query));
+            }
         }
     }
+}
+
+/// One flow, named by what was asked for.
+fn flows(query: &FlowQuery) -> Result<FlowList, RequestError> {
+    let Some(service) = &query.service else {
+        return Err(RequestError::NoSuchService(String::new(), "web".into()));
+    };
+    let flow = FlowEntry {
+        plane: Plane::Proxy,
+        protocol: "tcp".into(),
+        state: FlowState::Established,
+        client: query.client.as_ref().unwrap().parse().unwrap(),
+        service: service.clone(),
+        listen: address("192.0.2.10:80"),
+        backend: query.backend.as_ref().map(|backend| backend.parse().unwrap()),
+        expires_s: None,
+        age_s: Some(1.0),
+    };
+    Ok(FlowList { flows: vec![flow], matched: query.most as u64 })
 }
 
 fn explanation(client: SocketAddr, service: String) -> Explanation {
@@ -228,6 +251,10 @@ async fn what_cannot_be_done_is_a_problem_document_that_names_it() {
         ("DELETE", format!("{pools}/web/backends/10.0.0.1:80?force=1"), None, 400, "force"),
         ("GET", "/api/v1/explain?client=10.0.0.1&service=web".into(), None, 400, "client"),
         ("GET", "/api/v1/explain?service=web".into(), None, 400, "client"),
+        ("GET", "/api/v1/flows".into(), None, 404, "web"),
+        ("GET", "/api/v1/flows?limit=100001".into(), None, 400, "100000"),
+        ("GET", "/api/v1/flows?limit=-1".into(), None, 400, "limit"),
+        ("GET", "/api/v1/flows?sevrice=web".into(), None, 400, "sevrice"),
     ];
     for (method, path, body, status, named) in cases {
         let document = refused(api.client.send(method.parse().unwrap(), path, body.as_ref()).await);
@@ -236,6 +263,23 @@ async fn what_cannot_be_done_is_a_problem_document_that_names_it() {
         assert!(document.kind.starts_with("urn:sluice:problem:"));
     }
     assert!(api.changes.try_recv().is_err(), "a refused request reached the controller");
+}
+
+#[tokio::test]
+async fn flows_are_asked_for_by_name_and_address() {
+    let api = start(false);
+    let mut asked = Flows {
+        service: Some("a b/ü".into()),
+        client: Some("[2001:db8::7]:40000".into()),
+        backend: Some("10.0.0.1:80".into()),
+        limit: None,
+    };
+    let list: FlowList = api.client.get(&flows_path(&asked)).await.unwrap();
+    let [flow] = list.flows.as_slice() else { panic!("{list:?}") };
+    assert_eq!((flow.service.as_str(), flow.client), ("a b/ü", address("[2001:db8::7]:40000")));
+    assert_eq!((flow.backend, list.matched), (Some(address("10.0.0.1:80")), 1000));
+    asked.limit = Some(5);
+    assert_eq!(api.client.get::<FlowList>(&flows_path(&asked)).await.unwrap().matched, 5);
 }
 
 #[tokio::test]

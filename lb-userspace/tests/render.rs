@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use lb_userspace::cli::{explain, status};
+use lb_userspace::cli::{explain, flows, status};
 use lb_userspace::model::Plane;
+use lb_userspace::model::flows::{FlowEntry, FlowList, FlowState};
 use lb_userspace::model::status::Explanation;
 
 fn golden(name: &str, text: &str) {
@@ -19,6 +20,33 @@ fn golden(name: &str, text: &str) {
 #[test]
 fn status_as_text() {
     golden("status.txt", &status::render(&serde_json::from_str(include_str!("status.json")).unwrap()));
+}
+
+#[test]
+fn flows_as_text() {
+    let tracked = FlowEntry {
+        plane: Plane::Xdp,
+        protocol: "tcp".into(),
+        state: FlowState::Closing,
+        client: "198.51.100.7:40000".parse().unwrap(),
+        service: "web".into(),
+        listen: "192.0.2.10:80".parse().unwrap(),
+        backend: Some("10.0.0.11:8080".parse().unwrap()),
+        expires_s: Some(119.9),
+        age_s: None,
+    };
+    let proxied = FlowEntry {
+        plane: Plane::Proxy,
+        protocol: "udp".into(),
+        state: FlowState::HalfOpen,
+        client: "[2001:db8::7]:9".parse().unwrap(),
+        backend: None,
+        expires_s: None,
+        age_s: Some(3723.4),
+        ..tracked.clone()
+    };
+    let list = FlowList { flows: vec![tracked, proxied], matched: 7 };
+    golden("flows.txt", &flows::render(&list));
 }
 
 #[test]

@@ -35,6 +35,29 @@ pub struct Question {
     pub service: String,
 }
 
+/// The query of `flows`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flows {
+    /// Service name, or one of its listen addresses.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Address of the client, with or without a port.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// Address of the backend, with or without a port.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// So many at most, 0 to [`MOST_FLOWS`]; [`DEFAULT_FLOWS`] without.
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+/// Flows in one list where nobody says how many.
+pub const DEFAULT_FLOWS: usize = 1000;
+/// Flows in one list: some 20 MB of JSON.
+pub const MOST_FLOWS: usize = 100_000;
+
 /// The answer of `/health` and `/ready`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alive {
@@ -51,6 +74,16 @@ pub fn backend_path(pool: &str, address: SocketAddr, below: &str) -> String {
 pub fn explain_path(question: &Question) -> String {
     let Question { client, service } = question;
     format!("/api/v1/explain?client={}&service={}", encoded(&client.to_string()), encoded(service))
+}
+
+/// The path and query of a list of flows.
+pub fn flows_path(flows: &Flows) -> String {
+    let Flows { service, client, backend, limit } = flows;
+    let limit = limit.map(|limit| limit.to_string());
+    let pairs = [("service", service), ("client", client), ("backend", backend), ("limit", &limit)];
+    let pairs =
+        pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encoded(value.as_ref()?))));
+    format!("/api/v1/flows?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn encoded(text: &str) -> impl std::fmt::Display {

@@ -1,18 +1,21 @@
 //! Route -> controller request -> response.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-use crate::controller::request::{BackendChange, Handle, Reloaded, RequestError};
+use crate::controller::request::{BackendChange, FlowQuery, Handle, Reloaded, RequestError};
 use crate::model::Phase;
+use crate::model::flows::FlowList;
 use crate::model::status::{Explanation, PoolStatus, ServiceStatus};
 
 use super::access;
-use super::api::{Alive, DEFAULT_WEIGHT, Question, Removal, Weight};
+use super::api::{Alive, DEFAULT_FLOWS, DEFAULT_WEIGHT, Flows, MOST_FLOWS, Question, Removal, Weight};
 use super::extract::{BackendPath, OptionalBody, Path, Query};
 use super::problem::{Kind, ProblemDocument};
 
@@ -22,6 +25,8 @@ type Answer<T> = Result<T, ProblemDocument>;
 struct Daemon {
     controller: Handle,
     phase: watch::Receiver<Phase>,
+    /// Held by the one who lists flows.
+    looking: Arc<Mutex<()>>,
 }
 
 /// Every route. Requests need a [`access::Peer`] extension.
@@ -33,6 +38,7 @@ pub(super) fn router(controller: Handle, phase: watch::Receiver<Phase>) -> Route
         .route("/api/v1/services", get(services))
         .route("/api/v1/pools/{pool}", get(pool))
         .route("/api/v1/explain", get(explain))
+        .route("/api/v1/flows", get(flows))
         .route("/api/v1/reload", post(reload))
         .route(
             "/api/v1/pools/{pool}/backends/{address}",
@@ -43,7 +49,7 @@ pub(super) fn router(controller: Handle, phase: watch::Receiver<Phase>) -> Route
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(access::check))
-        .with_state(Daemon { controller, phase })
+        .with_state(Daemon { controller, phase, looking: Arc::default() })
 }
 
 async fn health(State(daemon): State<Daemon>) -> Json<Alive> {
@@ -80,6 +86,21 @@ async fn explain(
     Query(Question { client, service }): Query<Question>,
 ) -> Answer<Json<Explanation>> {
     Ok(Json(daemon.controller.explain(client, service).await?))
+}
+
+async fn flows(
+    State(daemon): State<Daemon>,
+    Query(Flows { service, client, backend, limit }): Query<Flows>,
+) -> Answer<Json<FlowList>> {
+    let most = limit.unwrap_or(DEFAULT_FLOWS);
+    if most > MOST_FLOWS {
+        let reason =
+            format!("limit={most} is more than {MOST_FLOWS} (hint: ask for a service, client or backend)");
+        return Err(ProblemDocument::new(Kind::BadRequest, reason));
+    }
+    // One after another: each walks through all entries.
+    let _turn = daemon.looking.lock().await;
+    Ok(Json(daemon.controller.flows(FlowQuery { service, client, backend, most }).await?))
 }
 
 async fn reload(State(daemon): State<Daemon>) -> Answer<Json<Reloaded>> {

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use hyper::Method;
 
-use crate::admin::api::{Question, Weight, backend_path, explain_path};
+use crate::admin::api::{Flows, Question, Weight, backend_path, explain_path, flows_path};
 use crate::admin::client::{Client, ClientError};
 use crate::controller::request::Reloaded;
+use crate::model::flows::FlowList;
 use crate::model::status::{Explanation, Status};
 
 use super::output::{print, print_json};
@@ -24,6 +25,13 @@ pub fn explain(socket: &Path, client: SocketAddr, service: String, json: bool) -
     let path = explain_path(&Question { client, service });
     let explanation: Explanation = ask(socket, async |client| client.get(&path).await)?;
     if json { print_json(&explanation) } else { print(&super::explain::render(&explanation)) }
+}
+
+/// `sluice flows`.
+pub fn flows(socket: &Path, flows: &Flows, json: bool) -> Result<(), Failure> {
+    let path = flows_path(flows);
+    let list: FlowList = ask(socket, async |client| client.get(&path).await)?;
+    if json { print_json(&list) } else { print(&super::flows::render(&list)) }
 }
 
 /// `sluice reload`.

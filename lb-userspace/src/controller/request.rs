@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::problem::Problem;
+use crate::model::flows::FlowList;
 use crate::model::status::{Explanation, Status};
 
 /// Why a request was refused. Nothing was changed, unless a plane is to blame.
@@ -65,6 +66,19 @@ pub struct Reloaded {
     pub changes: Vec<String>,
 }
 
+/// Which flows are asked for; `None`: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowQuery {
+    /// Of a service: its name, or one of its listen addresses.
+    pub service: Option<String>,
+    /// Of a client: its address, with or without a port.
+    pub client: Option<String>,
+    /// To a backend: its address, with or without a port.
+    pub backend: Option<String>,
+    /// So many at most.
+    pub most: usize,
+}
+
 /// Where the answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 
@@ -95,6 +109,8 @@ pub enum Request {
         /// The answer.
         reply: Reply<Explanation>,
     },
+    /// What is remembered of flows. Other requests need not wait for the answer.
+    Flows(FlowQuery, Reply<FlowList>),
 }
 
 /// The controller as others see it. Cheap to clone.
@@ -134,6 +150,11 @@ impl Handle {
     /// See [`Request::Status`].
     pub async fn status(&self) -> Result<Arc<Status>, RequestError> {
         self.ask(Request::Status).await
+    }
+
+    /// See [`Request::Flows`].
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowList, RequestError> {
+        self.ask(|reply| Request::Flows(query, reply)).await
     }
 
     /// See [`Request::Explain`].

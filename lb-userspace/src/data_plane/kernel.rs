@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::{Address, Backend, BackendId, Counter, Endpoint, NextHop, Service, Slot, SocketKey, Traffic};
 
@@ -134,7 +135,7 @@ pub struct KernelCounters {
     pub backends: BTreeMap<u32, Traffic>,
 }
 
-/// An entry of the flow tables, for `explain`.
+/// An entry of the flow tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackedFlow {
     /// In the half-open table.
@@ -160,8 +161,16 @@ pub trait KernelTables: Send {
     fn clear_traffic(&mut self, service: Option<u32>, backend: Option<u32>) -> Result<(), PlaneError>;
     /// Takes out the neighbours that replies waited for.
     fn take_wanted(&mut self) -> Result<Vec<(IpAddr, u32)>, PlaneError>;
+    /// The flow tables, to be looked at while this is in use elsewhere.
+    fn flow_tables(&self) -> Arc<dyn FlowTables>;
     /// The entry of one flow.
     fn flow(&mut self, key: &lb_common::FlowKey) -> Result<Option<TrackedFlow>, PlaneError>;
     /// Now, in ticks of the programs' clock.
     fn now(&self) -> u32;
+}
+
+/// The flow tables alone. Calls block.
+pub trait FlowTables: Send + Sync {
+    /// Calls `each` with every entry, expired ones included. An entry that is promoted meanwhile may come twice.
+    fn scan(&self, each: &mut dyn FnMut(&lb_common::FlowKey, TrackedFlow)) -> Result<(), PlaneError>;
 }

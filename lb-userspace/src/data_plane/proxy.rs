@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::model::{Affinity, Listen, Member, Scheduler};
 
 use super::PlaneError;
+use super::flows::FlowSource;
 
 /// What the proxy serves, or should serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub type ProxyCounters = BTreeMap<Listen, (ProxyTraffic, BTreeMap<SocketAddr, Pr
 pub trait ProxyPlane: Send {
     /// Does one step. Binding a listener is part of it, so errors such as an address in use are reported here.
     fn apply(&mut self, action: &ProxyAction) -> Result<(), PlaneError>;
+    /// Its open connections, to be looked at while this is in use elsewhere.
+    fn connections(&self) -> Box<dyn FlowSource>;
     /// What it has counted so far.
     fn traffic(&self) -> ProxyCounters;
 }

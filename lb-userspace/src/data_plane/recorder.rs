@@ -10,7 +10,10 @@ use lb_common::{BackendId, FlowKey, ticks};
 use tokio::time::Instant;
 
 use super::PlaneError;
-use super::kernel::{KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow};
+use super::flows::{FlowSource, Listing, SeenFlow};
+use super::kernel::{
+    FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
+};
 use super::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState, ProxyTraffic};
 use crate::model::Listen;
 
@@ -148,6 +151,10 @@ impl KernelTables for KernelRecorder {
         Ok(std::mem::take(&mut self.lock().wanted))
     }
 
+    fn flow_tables(&self) -> Arc<dyn FlowTables> {
+        Arc::new(self.clone())
+    }
+
     fn flow(&mut self, key: &FlowKey) -> Result<Option<TrackedFlow>, PlaneError> {
         Ok(self.lock().flows.iter().find(|(known, _)| known == key).map(|(_, flow)| *flow))
     }
@@ -156,6 +163,13 @@ impl KernelTables for KernelRecorder {
         // A host that has run for a while: tick 0 would mean "never".
         let elapsed = self.lock().start.elapsed().as_nanos() as u64;
         ticks::from_nanos(elapsed).wrapping_add(1000)
+    }
+}
+
+impl FlowTables for KernelRecorder {
+    fn scan(&self, each: &mut dyn FnMut(&FlowKey, TrackedFlow)) -> Result<(), PlaneError> {
+        self.lock().flows.iter().for_each(|(key, flow)| each(key, *flow));
+        Ok(())
     }
 }
 
@@ -169,6 +183,7 @@ struct Proxy {
     actions: Vec<ProxyAction>,
     fails: Option<Fails<ProxyAction>>,
     traffic: ProxyCounters,
+    connections: Vec<SeenFlow>,
 }
 
 impl ProxyRecorder {
@@ -191,6 +206,11 @@ impl ProxyRecorder {
         self.lock().fails = Some(Box::new(fails));
     }
 
+    /// Opens a connection.
+    pub fn connect(&self, connection: SeenFlow) {
+        self.lock().connections.push(connection);
+    }
+
     /// What a listen address counted.
     pub fn set_traffic(
         &self,
@@ -199,6 +219,13 @@ impl ProxyRecorder {
         backends: BTreeMap<SocketAddr, ProxyTraffic>,
     ) {
         self.lock().traffic.insert(listen, (service, backends));
+    }
+}
+
+impl FlowSource for ProxyRecorder {
+    fn list(&self, listing: &mut Listing) -> Result<(), PlaneError> {
+        self.lock().connections.iter().for_each(|connection| listing.offer(*connection));
+        Ok(())
     }
 }
 
@@ -211,6 +238,10 @@ impl ProxyPlane for ProxyRecorder {
         proxy.state.record(action);
         proxy.actions.push(action.clone());
         Ok(())
+    }
+
+    fn connections(&self) -> Box<dyn FlowSource> {
+        Box::new(self.clone())
     }
 
     fn traffic(&self) -> ProxyCounters {

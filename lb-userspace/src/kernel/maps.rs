@@ -1,10 +1,10 @@
 //! The kernel planes' maps as the controller sees them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::{
-    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
-    names, ticks,
+    Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Traffic, names, ticks,
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -12,13 +12,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::bpffs::{self, BpfDir};
 use super::buckets::BucketTable;
 use super::error::KernelError;
+use super::flows::Flows;
 use super::inner::MapOfMaps;
 use super::sweep;
 use super::syscall::Batch;
 use super::table::{Key, PerCpu, Table};
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{
-    KernelAction, KernelCounters, KernelState, KernelTables, Prefix, Sweep, TrackedFlow,
+    FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Prefix, Sweep, TrackedFlow,
 };
 
 /// The key of an LPM trie (linux/bpf.h, `bpf_lpm_trie_key`), IPv4 as IPv4-mapped IPv6.
@@ -63,8 +64,7 @@ pub struct Tables {
     backends: Table<u32, Backend>,
     tables: MapOfMaps,
     old_seen: MapOfMaps,
-    half_open: Table<FlowKey, HalfOpen>,
-    flows: Table<FlowKey, Flow>,
+    flows: Arc<Flows>,
     local: Table<Address, u8>,
     routes: Table<RouteKey, NextHop>,
     wanted: Table<Address, u32>,
@@ -84,8 +84,7 @@ impl Tables {
             backends: Table::open(names::MAP_BACKENDS, maps)?,
             tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
             old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
-            half_open: Table::open(names::MAP_HALF_OPEN, maps)?,
-            flows: Table::open(names::MAP_FLOWS, maps)?,
+            flows: Flows::open(maps)?,
             local: Table::open(names::MAP_LOCAL, maps)?,
             routes: Table::open(names::MAP_ROUTES, maps)?,
             wanted: Table::open(names::MAP_WANTED, maps)?,
@@ -158,7 +157,7 @@ impl KernelTables for Tables {
     }
 
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError> {
-        sweep::sweep(&self.half_open, &self.flows, now)
+        sweep::sweep(&self.flows.half_open, &self.flows.flows, now)
     }
 
     fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError> {
@@ -194,15 +193,12 @@ impl KernelTables for Tables {
         Ok(wanted)
     }
 
+    fn flow_tables(&self) -> Arc<dyn FlowTables> {
+        Arc::clone(&self.flows) as Arc<dyn FlowTables>
+    }
+
     fn flow(&mut self, key: &FlowKey) -> Result<Option<TrackedFlow>, PlaneError> {
-        if let Some(flow) = self.flows.get(key)? {
-            return Ok(Some(TrackedFlow::Flow(flow)));
-        }
-        if let Some(half_open) = self.half_open.get(key)? {
-            return Ok(Some(TrackedFlow::HalfOpen(half_open)));
-        }
-        // A promotion between the two look-ups inserts there before it deletes here.
-        Ok(self.flows.get(key)?.map(TrackedFlow::Flow))
+        self.flows.get(key)
     }
 
     fn now(&self) -> u32 {

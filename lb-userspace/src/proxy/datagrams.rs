@@ -235,6 +235,8 @@ impl Relay {
         let shard = self.worker.index;
         let counters = self.target.borrow().counters.clone();
         let _open = [counters.shard(shard).open(), client.backend.counters.shard(shard).open()];
+        let entry = self.worker.registry.enter(self.target.borrow().listen(), client.address);
+        entry.connected(client.backend.address);
         tokio::select! {
             biased;
             () = client.cut() => {}
@@ -291,6 +293,7 @@ mod tests {
     use crate::proxy::counters::Counters;
     use crate::proxy::membership::Membership;
     use crate::proxy::pools::Pools;
+    use crate::proxy::registry::Registry;
 
     use super::*;
 
@@ -320,7 +323,13 @@ mod tests {
         let counters = Counters::new(1);
         let target = Target::new(Arc::clone(&membership), counters.clone(), 0);
         let sockets = Arc::new(Semaphore::new(2));
-        let worker = Rc::new(Worker { index: 0, pools: Pools::new(0), splice: false, sockets });
+        let worker = Rc::new(Worker {
+            index: 0,
+            pools: Pools::new(0),
+            splice: false,
+            sockets,
+            registry: Registry::default(),
+        });
         let (desired, receiver) = watch::channel(Desired::Open(membership));
         let (open, _closed) = std::sync::mpsc::channel();
 

@@ -18,6 +18,7 @@ use super::schedule::Table;
 /// A service's settings, backends and Maglev table.
 #[derive(Debug)]
 pub(super) struct Membership {
+    pub(super) listen: Listen,
     pub(super) service: ProxyService,
     /// One for each of the service's members, in the same order.
     pub(super) backends: Vec<Arc<Backend>>,
@@ -62,7 +63,7 @@ impl Membership {
                 Some(Arc::new(Table { slots, listen, affinity: service.affinity, seed }))
             }
         };
-        Ok(Self { backends: backends.collect(), service: service.clone(), table })
+        Ok(Self { listen, backends: backends.collect(), service: service.clone(), table })
     }
 
     /// Cuts the connections of `old` that must not go on under `self`.

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::counters::Shard;
+use super::registry::Entry;
 use super::target::{Choice, Target};
 use super::transfer::{End, relay};
 use super::worker::Worker;
@@ -29,10 +30,11 @@ pub(super) async fn serve(
     let counters = target.borrow().counters.clone();
     let counters = counters.shard(worker.index);
     let _open = counters.open();
+    let entry = worker.registry.enter(target.borrow().listen(), address);
     let mut tried = Vec::new();
     while tried.len() < TRIES {
         let Some(choice) = target.borrow_mut().pick(address, &tried) else { break };
-        let attempt = attempt(&client, &choice, counters, &worker);
+        let attempt = attempt(&client, &choice, counters, &entry, &worker);
         let Some(Err(error)) = choice.backend.cut.run_until_cancelled(attempt).await else { return };
         tracing::debug!(backend = %choice.backend.address, %error, "cannot connect");
         choice.backend.counters.shard(worker.index).fail();
@@ -46,6 +48,7 @@ async fn attempt(
     client: &TcpStream,
     choice: &Choice,
     counters: &Shard,
+    entry: &Entry<'_>,
     worker: &Rc<Worker>,
 ) -> io::Result<()> {
     let backend = tokio::select! {
@@ -55,6 +58,7 @@ async fn attempt(
     };
     let shard = choice.backend.counters.shard(worker.index);
     let _open = shard.open();
+    entry.connected(choice.backend.address);
     let end = relay(client, &backend, &worker.pools, worker.splice, choice.patience, [counters, shard]).await;
     match end {
         End::Closed => {

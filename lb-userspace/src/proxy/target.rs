@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::Listen;
+
 use super::counters::Counters;
 use super::membership::{Backend, Membership};
 use super::schedule::{RoundRobin, Schedule};
@@ -55,6 +57,11 @@ impl Target {
             connect_timeout: service.connect_timeout,
             patience: Patience { idle: service.idle_timeout, closing: service.closing_timeout },
         })
+    }
+
+    /// Where the clients come to.
+    pub(super) fn listen(&self) -> Listen {
+        self.membership.listen
     }
 
     /// Cuts every connection of the membership, on all workers.

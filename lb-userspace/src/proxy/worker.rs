@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Sender, sync_channel};
 use std::thread;
 
 use rustix::process::{Resource, getrlimit};
@@ -13,8 +13,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use crate::data_plane::flows::Listing;
+
 use super::listener::Listener;
 use super::pools::Pools;
+use super::registry::Registry;
 
 /// Tasks that run before the kernel is asked for events again. Tokio's own choice (61) would let that many
 /// bulk transfers delay a small request.
@@ -32,6 +35,7 @@ pub(super) struct Worker {
     pub(super) splice: bool,
     /// That may still be opened for clients of UDP services.
     pub(super) sockets: Arc<Semaphore>,
+    pub(super) registry: Registry,
 }
 
 /// What a worker is told.
@@ -39,6 +43,8 @@ pub(super) struct Worker {
 pub(super) enum Command {
     /// Serves until the listener is told to close.
     Listen(Listener),
+    /// Offers its connections.
+    List(Listing, Sender<Listing>),
     /// Ends when all connections have ended; cuts those that are left at the deadline.
     Stop(Instant),
 }
@@ -63,6 +69,7 @@ impl Thread {
                 pools: Pools::new((share / 8).min(MOST_PIPES)),
                 splice,
                 sockets: Arc::new(Semaphore::new((share / 4).min(Semaphore::MAX_PERMITS))),
+                registry: Registry::default(),
             };
             // The runtime belongs to its thread; only this says whether it could be made.
             match Builder::new_current_thread()
@@ -98,6 +105,11 @@ async fn run(worker: Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
         match commands.recv().await {
             Some(Command::Listen(listener)) => {
                 listeners.spawn_local(listener.run(Rc::clone(&worker)));
+            }
+            Some(Command::List(mut listing, reply)) => {
+                worker.registry.list(&mut listing);
+                // Who asked may have given up.
+                let _ = reply.send(listing);
             }
             Some(Command::Stop(deadline)) => break deadline,
             None => break Instant::now(),

@@ -6,6 +6,7 @@ mod harness;
 mod adoption;
 mod changes;
 mod failures;
+mod flows;
 mod health;
 mod planes;
 mod random;

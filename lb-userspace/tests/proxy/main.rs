@@ -7,6 +7,7 @@ mod pattern;
 mod changes;
 mod connect;
 mod datagrams;
+mod flows;
 mod listen;
 mod relay;
 mod timeouts;

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::PlaneError;
+use crate::data_plane::flows::FlowSource;
 use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane};
 use crate::network::addresses::PutAddress;
 use crate::network::{Facts, Network};
@@ -40,6 +41,10 @@ impl ProxyPlane for Hosted {
                 .map_err(|error| PlaneError::new(format!("listen {listen}"), error))?;
         }
         self.proxy.apply(action)
+    }
+
+    fn connections(&self) -> Box<dyn FlowSource> {
+        self.proxy.connections()
     }
 
     fn traffic(&self) -> ProxyCounters {

@@ -6,8 +6,10 @@ use std::panic::resume_unwind;
 use tokio::task::spawn_blocking;
 
 use crate::controller::apply::Confirmed;
+use crate::controller::flows::Entries;
 use crate::controller::kernel_state::Identities;
 use crate::data_plane::PlaneError;
+use crate::data_plane::flows::FlowSource;
 use crate::data_plane::kernel::{KernelTables, Sweep};
 use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState};
 
@@ -31,6 +33,12 @@ impl Kernel {
         sweep: Sweep,
     ) -> Self {
         Self { tables: Some(tables), confirmed, identities, sweep, idle: BTreeMap::new() }
+    }
+
+    /// What is in the flow tables now, to be looked at without the controller.
+    pub(super) fn entries(&self) -> Option<Entries> {
+        let tables = self.tables.as_ref()?;
+        Some(Entries::new(tables.flow_tables(), tables.now(), &self.confirmed.applied))
     }
 
     /// Runs `call` on a blocking thread.
@@ -93,6 +101,10 @@ impl<P: ProxyPlane + 'static> Proxy<P> {
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
             Err(_) => vec![gone("the proxy plane")],
         }
+    }
+
+    pub(super) fn connections(&self) -> Option<Box<dyn FlowSource>> {
+        self.plane.as_ref().map(ProxyPlane::connections)
     }
 
     pub(super) fn traffic(&self) -> ProxyCounters {

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::chores::service_indexes;
+use super::planes::Kernel;
 use super::{Controller, now};
 use crate::config;
 use crate::controller::desired::{Fold, Pools};
 use crate::controller::explain::{self, Question};
+use crate::controller::flows::{self, Lister};
 use crate::controller::placement::Placement;
-use crate::controller::request::{BackendChange, Reloaded, Request, RequestError};
+use crate::controller::request::{BackendChange, FlowQuery, Reloaded, Reply, Request, RequestError};
 use crate::controller::status::{self, View};
 use crate::data_plane::kernel::KernelCounters;
 use crate::data_plane::proxy::ProxyPlane;
+use crate::model::Plane;
+use crate::model::flows::FlowList;
 use crate::model::status::{Explanation, Status};
 
 impl<P: ProxyPlane + 'static> Controller<P> {
@@ -33,6 +37,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             Request::Explain { client, service, reply } => {
                 let _ = reply.send(self.explain(client, service).await);
             }
+            Request::Flows(query, reply) => self.flows(query, reply),
         }
     }
 
@@ -134,6 +139,27 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             }),
             traffic: &traffic,
         }))
+    }
+
+    /// Answers from a thread of its own: with a million entries that takes a while.
+    fn flows(&self, query: FlowQuery, reply: Reply<FlowList>) {
+        let filter = match flows::filter(&query, &self.config) {
+            Ok(filter) => filter,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        let attached = self.channels.planes.borrow().iter().find_map(|interface| interface.plane);
+        let entries = self.kernel.as_ref().ok().and_then(Kernel::entries);
+        let entries = entries.map(|entries| (entries, attached.unwrap_or(Plane::Tc)));
+        let services = self.config.services.iter();
+        let names =
+            services.flat_map(|service| service.listens().map(|listen| (listen, service.name.clone())));
+        let lister = Lister { kernel: entries, proxy: self.proxy.connections(), services: names.collect() };
+        drop(spawn_blocking(move || {
+            let _ = reply.send(lister.list(filter, query.most).map_err(Into::into));
+        }));
     }
 
     async fn explain(&mut self, client: SocketAddr, service: String) -> Result<Explanation, RequestError> {
