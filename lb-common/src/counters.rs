@@ -70,12 +70,21 @@ counters! {
     TooLongAnswered = 19, "too_long_answered";
     /// Packets whose TTL or hop limit was used up, whose sender was told.
     TtlAnswered = 20, "ttl_answered";
+    /// Times that a flow within a change was not remembered, because its CPU had remembered enough for the moment. No drop.
+    Guard = 21, "guard";
 }
 
 impl Counter {
     /// Whether it counts dropped packets.
     pub const fn is_drop(self) -> bool {
-        !matches!(self, Self::Received | Self::Passed | Self::Forwarded | Self::Replied | Self::Echoed)
+        let is_no_drop =
+            matches!(self, Self::Received | Self::Passed | Self::Forwarded | Self::Replied | Self::Echoed);
+        !is_no_drop && !self.is_event()
+    }
+
+    /// Whether it counts what happened on the way of packets that another counter counts.
+    pub const fn is_event(self) -> bool {
+        matches!(self, Self::Guard)
     }
 }
 

@@ -37,6 +37,8 @@ pub const MAP_LOCAL: &str = "LOCAL";
 pub const MAP_ROUTES: &str = "ROUTES";
 /// `Address` -> interface index: neighbours that a reply waited for. Written by the programs, emptied by the controller.
 pub const MAP_WANTED: &str = "WANTED";
+/// 0 -> per-CPU count of the flows that were remembered in this tick. Written by the programs.
+pub const MAP_GUARD: &str = "GUARD";
 /// `Counter` -> per-CPU `u64`.
 pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Service index -> per-CPU `Traffic`.
@@ -66,6 +68,7 @@ pub const MAPS: &[&str] = &[
     MAP_LOCAL,
     MAP_ROUTES,
     MAP_WANTED,
+    MAP_GUARD,
     MAP_COUNTERS,
     MAP_SERVICE_TRAFFIC,
     MAP_BACKEND_TRAFFIC,

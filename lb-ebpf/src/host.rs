@@ -126,6 +126,8 @@ pub struct Model {
     pub half_open: Memory<HalfOpen>,
     /// The buckets of the one CPU that there is, one for each kind of answer.
     pub answers: [Cell<Tokens>; ANSWERS],
+    /// Whether the guard has let enough flows in for the moment.
+    pub is_guarded: Cell<bool>,
     /// Traffic by service index.
     pub service_traffic: RefCell<HashMap<u32, Traffic>>,
     /// Traffic by backend index.
@@ -262,6 +264,10 @@ impl Tables for Model {
 
     fn want(&self, address: &Address, _ifindex: u32) {
         self.wanted.borrow_mut().insert(*address);
+    }
+
+    fn admit(&self, _now: u32) -> bool {
+        !self.is_guarded.get()
     }
 
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {

@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod family;
+pub mod guard;
 pub mod headers;
 #[cfg(feature = "host")]
 pub mod host;

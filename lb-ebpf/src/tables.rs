@@ -94,6 +94,8 @@ pub trait Tables {
     /// Asks the controller to resolve a client's neighbour.
     fn want(&self, address: &Address, ifindex: u32);
 
+    /// Whether the guard lets another unproven flow be remembered; if not, that is counted.
+    fn admit(&self, now: u32) -> bool;
     /// The entry of a flow, dead or alive.
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow>;
     /// Adds an entry; `false`: one is there already, or the table is full.

@@ -158,6 +158,11 @@ fn forge(net: &mut Network, packet: &Tcp) {
 }
 
 fn flood(net: &mut Network) {
+    if net.one_in(4) {
+        let is_guarded = !net.bed.model.is_guarded.get();
+        net.note(|| format!("guarded: {is_guarded}"));
+        net.bed.model.is_guarded.set(is_guarded);
+    }
     let flags = if net.one_in(2) { SYN } else { ACK };
     net.note(|| format!("a flood of {flags:#x}"));
     for _ in 0..10 {

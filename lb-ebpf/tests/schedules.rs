@@ -2,13 +2,14 @@
 //! next packet reaches the host that holds the connection, and that host's reply is translated.
 //!
 //! Through NAT, one service. Not there yet, so not here: exact entries (direct flows, several services of one
-//! endpoint), and the guard that refuses inserts under a flood. Where a schedule asks for
-//! the guard, a full table stands in for it: the data path knows only that an insert was refused.
+//! endpoint).
 
 #[path = "schedules/controller.rs"]
 mod controller;
 #[path = "schedules/datagrams.rs"]
 mod datagrams;
+#[path = "schedules/floods.rs"]
+mod floods;
 #[path = "schedules/forgeries.rs"]
 mod forgeries;
 #[path = "schedules/handshakes.rs"]

@@ -37,10 +37,10 @@ impl<T: Tables> Tracked<'_, T> {
             expires: self.now.wrapping_add(self.service.half_open),
             proven: 0,
         };
-        if self.tables.insert_half_open(self.key, &half) {
+        if self.tables.admit(self.now) && self.tables.insert_half_open(self.key, &half) {
             return Ok(current);
         }
-        // Full, or another CPU was quicker with the same SYN.
+        // Full, guarded, or another CPU was quicker with the same SYN.
         if let Some((entry, half)) = live_half_open(self.tables, self.key, self.now)
             && let Some(id) = self.known_syn(&entry, &half, segment)
         {

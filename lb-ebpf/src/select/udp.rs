@@ -29,10 +29,10 @@ impl<T: Tables> Tracked<'_, T> {
             expires: self.now.wrapping_add(self.service.established),
             closing: 0,
         };
-        if self.tables.insert_flow(self.key, &flow) {
+        if self.tables.admit(self.now) && self.tables.insert_flow(self.key, &flow) {
             return Ok(id);
         }
-        // Full, or another CPU was quicker with the same flow.
+        // Full, guarded, or another CPU was quicker with the same flow.
         if let Some(id) = self.known() {
             return Ok(id);
         }

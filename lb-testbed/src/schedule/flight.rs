@@ -253,6 +253,9 @@ impl<'a> Tables for InFlight<'a> {
         self.model.next_hop(address)
     }
     fn want(&self, _address: &Address, _ifindex: u32) {}
+    fn admit(&self, now: u32) -> bool {
+        self.model.admit(now)
+    }
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
         let entry = self.log.ask(Op::FindFlow, || self.model.flow(key))?;
         Some(Handle { entry, log: self.log })

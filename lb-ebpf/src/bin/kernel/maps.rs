@@ -13,6 +13,7 @@ use lb_common::{
     Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
     limits,
 };
+use lb_ebpf::guard::Guard;
 use lb_ebpf::rare::limiter::{self, Tokens};
 
 use crate::buckets::Entry;
@@ -80,6 +81,10 @@ pub static ROUTES: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(limits:
 #[map]
 pub static WANTED: HashMap<Address, u32> = HashMap::with_max_entries(limits::WANTED, BPF_F_NO_PREALLOC);
 
+/// 0 -> what this CPU has remembered in this tick.
+#[map]
+pub static GUARD: PerCpuArray<Guard> = PerCpuArray::with_max_entries(1, 0);
+
 /// Counter -> packets.
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
@@ -130,11 +135,16 @@ pub const NOEXIST: u64 = BPF_NOEXIST as u64;
 /// Counts one frame under its verdict.
 #[inline(always)]
 pub fn count(verdict: Counter) {
-    for counter in [Counter::Received, verdict] {
-        if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-            // SAFETY: the pointer is this CPU's element, valid for the program's run; programs of one CPU do
-            // not interleave within a softirq, and a lost count would be harmless.
-            unsafe { *value += 1 }
-        }
+    note(Counter::Received);
+    note(verdict);
+}
+
+/// Counts.
+#[inline(always)]
+pub fn note(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the pointer is this CPU's element, valid for the program's run; programs of one CPU do
+        // not interleave within a softirq, and a lost count would be harmless.
+        unsafe { *value += 1 }
     }
 }

@@ -5,8 +5,8 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
-    limits, ticks,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
+    SocketKey, limits, ticks,
 };
 use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
@@ -136,6 +136,17 @@ impl Tables for Maps {
     fn want(&self, address: &Address, ifindex: u32) {
         // Full, or noted already: the next packet asks again.
         let _ = maps::WANTED.insert(address, ifindex, maps::NOEXIST);
+    }
+
+    #[inline(always)]
+    fn admit(&self, now: u32) -> bool {
+        let Some(guard) = maps::GUARD.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's element; nobody else writes it.
+        let is_admitted = unsafe { (*guard).admit(now) };
+        if !is_admitted {
+            maps::note(Counter::Guard);
+        }
+        is_admitted
     }
 
     #[inline(always)]
