@@ -13,6 +13,7 @@ pub mod icmp;
 pub mod loaded;
 pub mod machine;
 pub mod median;
+pub mod mutation;
 pub mod namespace;
 pub mod object;
 pub mod process;

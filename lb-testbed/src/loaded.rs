@@ -1,5 +1,6 @@
 //! The loaded programs over the world of the packet table.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -7,6 +8,7 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use lb_common::{Counter, Flow, FlowKey, HalfOpen, names};
+use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
 use lb_userspace::data_plane::PlaneError;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables};
@@ -23,6 +25,33 @@ pub enum Hook {
     Xdp,
     /// tc.
     Tc,
+}
+
+impl Hook {
+    /// Whether the kernel's test run takes a frame: XDP wants a link header, tc the whole network header too
+    /// (`bpf_prog_test_run_xdp`, `bpf_prog_test_run_skb`). Shorter ones are tested on the host alone.
+    pub fn takes(self, frame: &[u8]) -> bool {
+        let network = match frame.get(12..14) {
+            Some([0x08, 0x00]) => 20,
+            Some([0x86, 0xdd]) => 40,
+            _ => 0,
+        };
+        frame.len() >= 14 + if self == Self::Tc { network } else { 0 }
+    }
+
+    /// What the program returns for a verdict: `XDP_*` of linux/bpf.h, `TC_ACT_*` of linux/pkt_cls.h. The frame
+    /// comes in by interface 1, from where an answer goes back (`XDP_TX`).
+    pub fn action(self, verdict: Verdict) -> u32 {
+        match (self, verdict) {
+            (Self::Xdp, Verdict { counter: Counter::Passed, .. }) => 2,
+            (Self::Xdp, Verdict { ifindex: 0, .. }) => 1,
+            (Self::Xdp, Verdict { ifindex: 1, .. }) => 3,
+            (Self::Xdp, _) => 4,
+            (Self::Tc, Verdict { counter: Counter::Passed, .. }) => u32::MAX,
+            (Self::Tc, Verdict { ifindex: 0, .. }) => 2,
+            (Self::Tc, _) => 7,
+        }
+    }
 }
 
 /// What a run gave back.
@@ -83,10 +112,7 @@ impl Loaded {
         keys.iter().try_for_each(|key| self.flows.remove(key))?;
         let keys = self.half_open.keys().collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| self.half_open.remove(key))?;
-        for kind in 0..self.answers.len() {
-            let full = vec![0; aya::util::nr_cpus().map_err(|(_, error)| error)?];
-            self.answers.set(kind, PerCpuValues::try_from(full)?, 0)?;
-        }
+        self.fill_buckets()?;
         for (key, flow) in world.flows_at(now) {
             self.flows.insert(key, flow, 0)?;
         }
@@ -94,6 +120,27 @@ impl Loaded {
             self.half_open.insert(key, half, 0)?;
         }
         Ok(())
+    }
+
+    /// Lets the data path answer as often as at first.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn fill_buckets(&mut self) -> Result<()> {
+        for kind in 0..self.answers.len() {
+            let full = vec![0; aya::util::nr_cpus().map_err(|(_, error)| error)?];
+            self.answers.set(kind, PerCpuValues::try_from(full)?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Every entry of both flow tables, by key.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remembered(&self) -> Result<(BTreeMap<FlowKey, Flow>, BTreeMap<FlowKey, HalfOpen>)> {
+        let flows = self.flows.iter().collect::<Result<_, _>>()?;
+        Ok((flows, self.half_open.iter().collect::<Result<_, _>>()?))
     }
 
     /// Changes the maps by one action.

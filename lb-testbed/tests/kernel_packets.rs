@@ -3,34 +3,9 @@
 use anyhow::{Context, Result};
 use lb_common::Counter;
 use lb_ebpf::host::Frame;
-use lb_ebpf::{Verdict, process};
+use lb_ebpf::process;
 use lb_testbed::cases::{self, Case};
 use lb_testbed::loaded::{Hook, Loaded};
-
-/// Whether the kernel's test run takes a frame: XDP wants a link header, tc the whole network header too
-/// (`bpf_prog_test_run_xdp`, `bpf_prog_test_run_skb`). Shorter ones are tested on the host alone.
-fn takes(hook: Hook, frame: &[u8]) -> bool {
-    let network = match frame.get(12..14) {
-        Some([0x08, 0x00]) => 20,
-        Some([0x86, 0xdd]) => 40,
-        _ => 0,
-    };
-    frame.len() >= 14 + if hook == Hook::Tc { network } else { 0 }
-}
-
-/// What each hook returns for a verdict: `XDP_*` of linux/bpf.h, `TC_ACT_*` of linux/pkt_cls.h. The frame comes
-/// in by interface 1, from where an answer goes back (`XDP_TX`).
-fn action(hook: Hook, verdict: Verdict) -> u32 {
-    match (hook, verdict) {
-        (Hook::Xdp, Verdict { counter: Counter::Passed, .. }) => 2,
-        (Hook::Xdp, Verdict { ifindex: 0, .. }) => 1,
-        (Hook::Xdp, Verdict { ifindex: 1, .. }) => 3,
-        (Hook::Xdp, _) => 4,
-        (Hook::Tc, Verdict { counter: Counter::Passed, .. }) => u32::MAX,
-        (Hook::Tc, Verdict { ifindex: 0, .. }) => 2,
-        (Hook::Tc, _) => 7,
-    }
-}
 
 fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
     let now = loaded.now();
@@ -40,7 +15,7 @@ fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
     let mut frame = Frame::new(&case.frame);
     let verdict = process(&mut frame, &model);
     anyhow::ensure!(ran.verdict == Some(verdict.counter), "{:?}, the host says {verdict:?}", ran.verdict);
-    anyhow::ensure!(ran.action == action(hook, verdict), "returned {}", ran.action as i32);
+    anyhow::ensure!(ran.action == hook.action(verdict), "returned {}", ran.action as i32);
     if verdict.counter == Counter::Passed || verdict.ifindex != 0 {
         anyhow::ensure!(ran.frame == frame.bytes(), "{:02x?}\nhost: {:02x?}", ran.frame, frame.bytes());
     }
@@ -66,7 +41,7 @@ fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
 fn agrees(hook: Hook) -> Result<()> {
     let mut loaded = Loaded::new()?;
     let mut failures = Vec::new();
-    for case in cases::all().iter().filter(|case| takes(hook, &case.frame)) {
+    for case in cases::all().iter().filter(|case| hook.takes(&case.frame)) {
         if let Err(error) = check(&mut loaded, hook, case).with_context(|| format!("{hook:?}: {}", case.name))
         {
             failures.push(format!("{error:#}"));
