@@ -9,6 +9,7 @@
 
 mod answer;
 mod echo;
+mod errors;
 pub mod limiter;
 mod message;
 mod owner;
@@ -53,9 +54,11 @@ fn message<F: Message, P: Packet, T: Tables>(
     network: &Network,
     l3: usize,
 ) -> Verdict {
-    let Some(marker) = tables.service(&SocketKey::vip(network.destination)) else { return Verdict::PASS };
-    let is_local = tables.is_local(&network.destination);
-    match to_vip::<F, P, T>(packet, tables, network, l3, (marker, is_local)) {
+    let outcome = match tables.service(&SocketKey::vip(network.destination)) {
+        Some(marker) => to_vip::<F, P, T>(packet, tables, network, l3, marker),
+        None => to_others::<F, P, T>(packet, tables, network, l3),
+    };
+    match outcome {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::drop(reason),
     }
@@ -67,7 +70,7 @@ fn to_vip<F: Message, P: Packet, T: Tables>(
     tables: &T,
     network: &Network,
     l3: usize,
-    (marker, is_local): (&Service, bool),
+    marker: &Service,
 ) -> Result<Verdict, Counter> {
     if let Some(obstacle) = network.obstacle {
         return Err(obstacle);
@@ -86,8 +89,31 @@ fn to_vip<F: Message, P: Packet, T: Tables>(
         let may = marker.flags & VIP_PING != 0;
         return echo::answer::<F, P, T>(packet, tables, network, l3, may);
     }
-    // The host's own connections from an address that it shares with a service.
-    if is_local { Ok(Verdict::PASS) } else { Err(Counter::Icmp) }
+    let outcome = if F::is_error(kind) {
+        errors::to_backend::<F, P, T>(packet, tables, network, l3)
+    } else {
+        Err(Counter::Icmp)
+    };
+    match outcome {
+        // Perhaps about the host's own connections, from an address that it shares with a service.
+        Err(Counter::Icmp) if tables.is_local(&network.destination) => Ok(Verdict::PASS),
+        outcome => outcome,
+    }
+}
+
+/// A message that is not for a VIP; about a packet of a service it may be all the same.
+#[inline(always)]
+fn to_others<F: Message, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+    l3: usize,
+) -> Result<Verdict, Counter> {
+    let is_error = packet.header::<Icmp>(network.l4).is_some_and(|icmp| F::is_error(icmp.kind));
+    if !is_error || network.obstacle.is_some() || !packet.holds(network.end) {
+        return Ok(Verdict::PASS);
+    }
+    errors::to_client::<F, P, T>(packet, tables, network, l3)
 }
 
 /// A packet of a service that cannot go on.

@@ -5,6 +5,7 @@
 
 mod broken;
 mod datagrams;
+mod errors;
 mod headers;
 mod pings;
 mod plain;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
         broken::cases(),
         tracked::cases(),
         pings::cases(),
+        errors::cases(),
         trouble::cases(),
     ]
     .concat()

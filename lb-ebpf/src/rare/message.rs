@@ -2,16 +2,21 @@
 
 use lb_common::{Address, Counter};
 
+use super::errors::Quoted;
 use crate::checksum::Sum;
-use crate::family::{Family, Network, V4, V6};
+use crate::family::{Family, Network, Side, V4, V6};
 use crate::headers::{Icmp, Ipv4, Ipv6, U16, U32, field, words};
 use crate::packet::Packet;
+use crate::transport::Transport;
 use crate::walk::At;
 
 /// The bytes of an ICMP header.
 const ICMP_LENGTH: usize = 8;
 /// The hop limit of what we send.
 const TTL: u8 = 64;
+/// No link on the internet is narrower, and Linux believes no error that says so (`min_pmtu`); a forged one
+/// would cut flows into crumbs (RFC 5927 §7.2).
+const LEAST_IPV4_MTU: u32 = 552;
 /// The least that an IPv6 link may take (RFC 8200 §5); a host ignores anything below (RFC 8201 §4).
 const LEAST_IPV6_MTU: u32 = 1280;
 
@@ -27,6 +32,22 @@ pub(super) trait Message: Family {
     /// The IP header at byte `l3` of an ICMP message; its `l4` is where the ICMP header begins. `None`: it is
     /// something else, or hidden behind extension headers.
     fn message<P: Packet>(packet: &P, l3: usize) -> Option<Network>;
+
+    /// Whether its checksum covers the addresses.
+    const COVERS_ADDRESSES: bool;
+
+    /// Whether a type says that a packet did not arrive.
+    fn is_error(kind: u8) -> bool;
+
+    /// Whether an error claims a link that takes less than what any host has to believe in.
+    fn is_too_narrow(icmp: &Icmp) -> bool;
+
+    /// The quoted packet at byte `l3`, if it is TCP or UDP and shows its ports.
+    fn quoted<P: Packet>(packet: &P, l3: usize) -> Option<Quoted>;
+
+    /// Replaces an address of the quoted packet at byte `l3`, the one on the other side than `side`; returns
+    /// what the sums of its pseudo-header and of its own header change by.
+    fn requote<P: Packet>(packet: &mut P, l3: usize, side: Side, to: &Address) -> Option<(Sum, Sum)>;
 
     /// Whether a type is business between neighbours (neighbour discovery, multicast listeners): the host's.
     fn is_neighbourly(kind: u8) -> bool;
@@ -73,6 +94,46 @@ impl Message for V4 {
             ttl: ip.ttl,
             obstacle,
         })
+    }
+
+    const COVERS_ADDRESSES: bool = false;
+
+    /// Destination unreachable, time exceeded, parameter problem. Source quench is no more (RFC 6633).
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn is_too_narrow(icmp: &Icmp) -> bool {
+        (icmp.kind, icmp.code) == (3, 4) && icmp.rest.get() & 0xffff < LEAST_IPV4_MTU
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, l3: usize) -> Option<Quoted> {
+        let ip = packet.header::<Ipv4>(l3)?;
+        let header = usize::from(ip.version_ihl & 0xf) * 4;
+        let is_later_fragment = ip.fragment.get() & 0x1fff != 0;
+        if ip.version_ihl >> 4 != 4 || header < 20 || is_later_fragment {
+            return None;
+        }
+        let at = At { l3, l4: l3 + header, transport: Transport::of(ip.protocol)? };
+        let source = Address::from_v4_raw(ip.source.raw());
+        Some(Quoted { source, destination: Address::from_v4_raw(ip.destination.raw()), at })
+    }
+
+    #[inline(always)]
+    fn requote<P: Packet>(packet: &mut P, l3: usize, side: Side, to: &Address) -> Option<(Sum, Sum)> {
+        let ip = packet.header_mut::<Ipv4>(l3)?;
+        let address = match side {
+            Side::Source => &mut ip.destination,
+            Side::Destination => &mut ip.source,
+        };
+        let change = Sum::default().swap32(address.raw(), to.v4_raw());
+        *address = U32::from_raw(to.v4_raw());
+        let old = ip.checksum.raw();
+        ip.checksum = U16::from_raw(change.apply(old));
+        Some((change, change.swap16(old, ip.checksum.raw())))
     }
 
     #[inline(always)]
@@ -185,6 +246,43 @@ impl Message for V6 {
             ttl: ip.hop_limit,
             obstacle,
         })
+    }
+
+    const COVERS_ADDRESSES: bool = true;
+
+    /// Destination unreachable, packet too big, time exceeded, parameter problem.
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn is_too_narrow(icmp: &Icmp) -> bool {
+        icmp.kind == 2 && icmp.rest.get() < LEAST_IPV6_MTU
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, l3: usize) -> Option<Quoted> {
+        let ip = packet.header::<Ipv6>(l3)?;
+        let source = Address::from_v6_raw(words(ip.source));
+        let destination = Address::from_v6_raw(words(ip.destination));
+        if ip.version_class_flow.get() >> 28 != 6 || source.is_v4() || destination.is_v4() {
+            return None;
+        }
+        let at = At { l3, l4: l3 + 40, transport: Transport::of(ip.next_header)? };
+        Some(Quoted { source, destination, at })
+    }
+
+    #[inline(always)]
+    fn requote<P: Packet>(packet: &mut P, l3: usize, side: Side, to: &Address) -> Option<(Sum, Sum)> {
+        let ip = packet.header_mut::<Ipv6>(l3)?;
+        let address = match side {
+            Side::Source => &mut ip.destination,
+            Side::Destination => &mut ip.source,
+        };
+        let change = Sum::default().swap128(words(*address), to.words);
+        *address = field(to.words);
+        Some((change, change))
     }
 
     /// RFC 2710, RFC 4861, RFC 3810.

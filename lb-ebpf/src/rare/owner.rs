@@ -55,3 +55,11 @@ pub(super) fn of<T: Tables>(
 pub(super) fn is_clients(half: &HalfOpen, seq: u32) -> bool {
     seq == half.isn || follows(seq, half.isn)
 }
+
+/// Whether a server's sequence number belongs to a handshake: its SYN-ACK, or what follows it.
+#[inline(always)]
+pub(super) fn is_servers(half: &HalfOpen, seq: u32) -> bool {
+    let [first, second] = half.server_isn;
+    (half.recorded >= 1 && (seq == first || follows(seq, first)))
+        || (half.recorded >= 2 && (seq == second || follows(seq, second)))
+}
