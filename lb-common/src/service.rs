@@ -52,6 +52,9 @@ pub const VIP_TCP: u32 = 4;
 /// [`Service::flags`] of a marker: a service of this address speaks UDP.
 pub const VIP_UDP: u32 = 8;
 
+/// [`Service::flags`]: every flow is remembered (`tracking = "always"`).
+pub const TRACK_ALWAYS: u32 = 16;
+
 /// [`Service::flags`] of a marker: pings are answered.
 pub const VIP_PING: u32 = 256;
 
@@ -62,6 +65,14 @@ pub const fn vip_of(protocol: u8) -> u32 {
         TCP => VIP_TCP,
         UDP => VIP_UDP,
         _ => 0,
+    }
+}
+
+impl Service {
+    /// Whether every flow is remembered.
+    #[inline(always)]
+    pub const fn tracks_always(&self) -> bool {
+        self.flags & TRACK_ALWAYS != 0
     }
 }
 
@@ -89,7 +100,7 @@ pub struct Service {
     pub table: u32,
     /// Slots of that table.
     pub slots: u32,
-    /// [`SOURCE_AFFINITY`], [`VIP_MARKER`], [`VIP_TCP`], [`VIP_UDP`].
+    /// [`SOURCE_AFFINITY`], [`TRACK_ALWAYS`], [`VIP_MARKER`], [`VIP_TCP`], [`VIP_UDP`].
     pub flags: u32,
     /// Idle time-out of an established flow in ticks (`timeouts.established`).
     pub established: u32,

@@ -52,7 +52,8 @@ fn belongs<T: Tables>(tables: &T, endpoint: &Endpoint, network: &Network, segmen
     let vip = (endpoint.vip.address, endpoint.vip.port);
     let index = walk::slot_of(tables, service, segment.transport, client, vip);
     let Some(slot) = tables.slot(service.table, index) else { return false };
-    if !slot.is_tracked() {
+    // Of a service that tracks always, the answer to a SYN is noted in stable slots too.
+    if !(slot.is_tracked() || service.tracks_always() && segment.is_syn_ack()) {
         return slot.current() == endpoint.backend;
     }
     let now = tables.now();

@@ -4,6 +4,7 @@
 //! A slot that is not tracked needs no look-up and no insert: every packet of it goes to `current`. Within a
 //! change, a new flow is remembered for `current` before its SYN is forwarded; one that cannot be remembered
 //! (table full, tuple already taken) is sent to `fallback`, where a flow without an entry belongs.
+//! Services that track always treat every slot like that, so that their flows can be counted and listed.
 //!
 //! An entry that has expired, or whose backend is dead, counts as absent when it is read; it still refuses
 //! inserts until the controller's sweep deletes it, so that no delete can hit a newcomer.
@@ -16,6 +17,15 @@ use lb_common::{BackendId, Counter, Flow, FlowKey, HalfOpen, Service, Slot, tick
 use crate::segment::Segment;
 use crate::tables::{FlowEntry, HalfOpenEntry, Tables};
 
+/// Where a client's packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// The backend.
+    pub backend: BackendId,
+    /// Whether the packet opens a flow, as far as that is known: of UDP flows only where all are remembered.
+    pub new_flow: bool,
+}
+
 /// The backend for a client's packet in slot `index`.
 ///
 /// # Errors
@@ -27,12 +37,15 @@ pub fn backend<T: Tables>(
     key: &FlowKey,
     index: u32,
     segment: &Segment,
-) -> Result<BackendId, Counter> {
+) -> Result<Selected, Counter> {
     let slot = tables.slot(service.table, index).ok_or(Counter::Inconsistent)?;
-    let id = if slot.is_tracked() {
+    let mut new_flow = segment.is_syn();
+    let backend = if slot.is_tracked() || service.tracks_always() {
         let tracked = Tracked { tables, service, key, index, slot, now: tables.now() };
         if segment.is_udp() {
-            tracked.datagram()?
+            let (id, is_inserted) = tracked.datagram()?;
+            new_flow = is_inserted && service.tracks_always();
+            id
         } else if segment.is_syn() {
             tracked.syn(segment)?
         } else {
@@ -41,7 +54,7 @@ pub fn backend<T: Tables>(
     } else {
         slot.current()
     };
-    if id.is_some() { Ok(id) } else { Err(Counter::NoBackend) }
+    if backend.is_some() { Ok(Selected { backend, new_flow }) } else { Err(Counter::NoBackend) }
 }
 
 /// Whether an id names the backend that lives at its index now.
@@ -76,7 +89,7 @@ pub(crate) fn live_half_open<T: Tables>(
     (!ticks::is_past(half.expires, now) && lives(tables, half.backend)).then_some((entry, half))
 }
 
-/// A packet in a tracked slot.
+/// A packet in a tracked slot, or of a service that tracks always.
 struct Tracked<'a, T: Tables> {
     tables: &'a T,
     service: &'a Service,
@@ -92,6 +105,19 @@ impl<T: Tables> Tracked<'_, T> {
     #[inline(always)]
     fn stamp(&self) {
         self.tables.stamp_old(self.service.table, self.index, self.now);
+    }
+
+    /// A flow of `default` without an entry begins, or speaks: the slot's fallback is not given up before the idle
+    /// time-out has passed once more. While it is about to be given up, that cannot be told in time.
+    #[inline(always)]
+    fn unremembered(&self, default: BackendId) -> Result<BackendId, Counter> {
+        if default != self.slot.current() {
+            if self.slot.is_settling() {
+                return Err(Counter::Settling);
+            }
+            self.stamp();
+        }
+        Ok(default)
     }
 
     /// Moves an entry's end on to `timeout` from now, at most once a second.

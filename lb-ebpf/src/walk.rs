@@ -100,7 +100,7 @@ fn forward<F: Family, P: Packet, T: Tables>(
     let vip = (network.destination, segment.destination);
     let slot = slot_of(tables, service, at.transport, client, vip);
     let key = FlowKey { client: client.0, service: service.id, port: client.1, padding: 0 };
-    let id = select::backend(tables, service, &key, slot, &segment)?;
+    let select::Selected { backend: id, new_flow } = select::backend(tables, service, &key, slot, &segment)?;
     let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Counter::Inconsistent)?;
     if backend.hop.ifindex == 0 {
         return Err(Counter::NoNeighbour);
@@ -116,7 +116,7 @@ fn forward<F: Family, P: Packet, T: Tables>(
         hop: &backend.hop,
     };
     nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
-    tables.count(service, id, Direction::Forward { new_flow: segment.is_syn() }, network.end as u32);
+    tables.count(service, id, Direction::Forward { new_flow }, network.end as u32);
     Ok(Verdict::forward(backend.hop.ifindex))
 }
 

@@ -59,6 +59,9 @@ fn no_live_flow_ever_moves() {
 fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut bed = Bed::udp(rng.random_range(1..=4));
+    if rng.random_range(0..4) == 0 {
+        bed.track_always();
+    }
     bed.model.flows.capacity = rng.random_range(0..10);
     let subjects = (40000..40008)
         .map(|port| Subject { talker: Talker::new(port), spoke: 0, is_let_off: false })

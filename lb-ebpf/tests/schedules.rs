@@ -4,6 +4,8 @@
 //! Through NAT, one service. Not there yet, so not here: exact entries (direct flows, several services of one
 //! endpoint).
 
+#[path = "schedules/always.rs"]
+mod always;
 #[path = "schedules/controller.rs"]
 mod controller;
 #[path = "schedules/datagrams.rs"]

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 use lb_common::address::{TCP, UDP};
 use lb_common::hash::{self, Tuple};
-use lb_common::service::{VIP_MARKER, vip_of};
+use lb_common::service::{TRACK_ALWAYS, VIP_MARKER, vip_of};
 use lb_common::{
     Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey,
 };
@@ -155,6 +155,13 @@ impl Bed {
         bed.write(vec![Slot::stable(bed.id(Host::A)); slots as usize]);
         bed.end_grace();
         bed
+    }
+
+    /// Its service remembers every flow from now on.
+    pub fn track_always(&mut self) {
+        self.service.flags |= TRACK_ALWAYS;
+        self.write(self.slots().to_vec());
+        self.end_grace();
     }
 
     /// One slot, and flow tables that hold this many entries.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::{TCP, UDP};
 use lb_common::hash::Seed;
-use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, VIP_PING, vip_of};
+use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
     Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
     SocketKey, ticks,
@@ -62,10 +62,14 @@ pub enum Web {
     TrackedDns,
     /// As `Settling`, over UDP.
     SettlingDns,
+    /// As `V4`, but every flow is remembered.
+    Always,
+    /// As `Dns`, but every flow is remembered.
+    AlwaysDns,
 }
 
 impl Web {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::V4,
         Self::V6,
         Self::Tracked,
@@ -80,6 +84,8 @@ impl Web {
         Self::Dns6,
         Self::TrackedDns,
         Self::SettlingDns,
+        Self::Always,
+        Self::AlwaysDns,
     ];
 
     fn is_v6(self) -> bool {
@@ -89,7 +95,7 @@ impl Web {
     /// The IP protocol number of its transport.
     pub fn protocol(self) -> u8 {
         match self {
-            Self::Dns | Self::Dns6 | Self::TrackedDns | Self::SettlingDns => UDP,
+            Self::Dns | Self::Dns6 | Self::TrackedDns | Self::SettlingDns | Self::AlwaysDns => UDP,
             _ => TCP,
         }
     }
@@ -114,7 +120,11 @@ impl Web {
             id: self.id(),
             table: self as u32,
             slots: SLOTS,
-            flags: if self == Self::Affinity { SOURCE_AFFINITY } else { 0 },
+            flags: match self {
+                Self::Affinity => SOURCE_AFFINITY,
+                Self::Always | Self::AlwaysDns => TRACK_ALWAYS,
+                _ => 0,
+            },
             established: if self.protocol() == UDP { UDP_IDLE } else { ESTABLISHED },
             closing: CLOSING,
             half_open: HALF_OPEN,
@@ -125,9 +135,13 @@ impl Web {
     pub fn backends(self) -> Vec<BackendId> {
         let first = self as u32 * 10;
         match self {
-            Self::V4 | Self::V6 | Self::Affinity | Self::Dns | Self::Dns6 => {
-                (0..3).map(|n| BackendId::new(first + n, 1)).collect()
-            }
+            Self::V4
+            | Self::V6
+            | Self::Affinity
+            | Self::Dns
+            | Self::Dns6
+            | Self::Always
+            | Self::AlwaysDns => (0..3).map(|n| BackendId::new(first + n, 1)).collect(),
             Self::Tracked
             | Self::Settling
             | Self::DeadFallback

@@ -31,6 +31,8 @@ pub struct Service {
     pub announce: Announce,
     /// What a client's backend depends on.
     pub affinity: Affinity,
+    /// Which flows the kernel planes remember.
+    pub tracking: Tracking,
     /// How long a failed backend keeps its old flows.
     pub down_grace: Grace,
     /// Idle time-outs.
@@ -137,6 +139,16 @@ pub enum Affinity {
     None,
     /// Source address alone.
     Source,
+}
+
+/// Which flows the kernel planes remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracking {
+    /// Those that a change could break.
+    Auto,
+    /// All, so that they can be counted and listed.
+    Always,
 }
 
 /// How long a failed backend keeps its old flows.

@@ -24,7 +24,8 @@ impl<T: Tables> Tracked<'_, T> {
             };
         }
         let current = self.slot.current();
-        if !current.is_some() || (flow.is_none() && current == default(self.tables, self.slot)) {
+        let is_default = current == default(self.tables, self.slot);
+        if !current.is_some() || (flow.is_none() && is_default && !self.service.tracks_always()) {
             return Ok(current);
         }
         let half = HalfOpen {
@@ -70,11 +71,7 @@ impl<T: Tables> Tracked<'_, T> {
             self.keep_half_open_time(&entry, &flow);
             return Ok(flow.backend);
         }
-        if self.slot.is_settling() {
-            return Err(Counter::Settling);
-        }
-        self.stamp();
-        Ok(default(self.tables, self.slot))
+        self.unremembered(default(self.tables, self.slot))
     }
 
     /// Lets an entry live at least one more half-open time.

@@ -11,15 +11,15 @@ use super::{Tracked, default, live_flow};
 use crate::tables::Tables;
 
 impl<T: Tables> Tracked<'_, T> {
-    /// The backend of a datagram.
+    /// The backend of a datagram, and whether it made the flow's entry.
     #[inline(always)]
-    pub(super) fn datagram(&self) -> Result<BackendId, Counter> {
+    pub(super) fn datagram(&self) -> Result<(BackendId, bool), Counter> {
         if let Some(id) = self.known() {
-            return Ok(id);
+            return Ok((id, false));
         }
         let id = default(self.tables, self.slot);
-        if !id.is_some() || id == self.slot.current() {
-            return Ok(id);
+        if !id.is_some() || (id == self.slot.current() && !self.service.tracks_always()) {
+            return Ok((id, false));
         }
         let flow = Flow {
             backend: id,
@@ -30,17 +30,13 @@ impl<T: Tables> Tracked<'_, T> {
             closing: 0,
         };
         if self.tables.admit(self.now) && self.tables.insert_flow(self.key, &flow) {
-            return Ok(id);
+            return Ok((id, true));
         }
         // Full, guarded, or another CPU was quicker with the same flow.
         if let Some(id) = self.known() {
-            return Ok(id);
+            return Ok((id, false));
         }
-        if self.slot.is_settling() {
-            return Err(Counter::Settling);
-        }
-        self.stamp();
-        Ok(id)
+        Ok((self.unremembered(id)?, false))
     }
 
     /// The backend of a flow that has an entry.

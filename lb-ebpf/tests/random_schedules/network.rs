@@ -91,6 +91,9 @@ impl Network {
         let mut rng = StdRng::seed_from_u64(seed);
         let slots = rng.random_range(1..=4);
         let mut bed = Bed::new(slots);
+        if rng.random_range(0..4) == 0 {
+            bed.track_always();
+        }
         bed.model.half_open.capacity = rng.random_range(0..6);
         bed.model.flows.capacity = rng.random_range(0..8);
         let subject = |port| Subject {

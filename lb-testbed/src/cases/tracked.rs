@@ -2,7 +2,7 @@
 
 use lb_common::{BackendId, Counter, Flow, HalfOpen, ticks};
 
-use super::{Case, client, client6};
+use super::{Case, chosen, client, client6};
 use crate::segment::{ACK, FIN, PSH, RST, SYN, Tcp};
 use crate::world::{CLOSING, ESTABLISHED, Web, World};
 
@@ -14,7 +14,7 @@ const SERVER: u32 = 77_000;
 const LONG_AGO: u32 = (-10_i32) as u32;
 
 pub(super) fn cases() -> Vec<Case> {
-    [new_flows(), known_flows(), handshakes(), closing_flows(), replies()].concat()
+    [new_flows(), known_flows(), handshakes(), closing_flows(), replies(), always()].concat()
 }
 
 fn remembering(web: Web, flow: Option<Flow>, half: Option<HalfOpen>) -> World {
@@ -85,6 +85,33 @@ fn new_flows() -> Vec<Case> {
             v6,
             v6.old_backend(),
         ),
+    ]
+}
+
+/// Services that remember every flow, in stable slots.
+fn always() -> Vec<Case> {
+    let (web, dns) = (Web::Always, Web::AlwaysDns);
+    let (id, udp) = (chosen(web, client()), chosen(dns, client()));
+    let syn = Tcp::new(client(), web.vip(), SYN).numbers(ISN, 0);
+    let ack = Tcp::new(client(), web.vip(), ACK).numbers(ISN + 1, SERVER + 1);
+    let syn_ack = Tcp::new(web.endpoint(id), client(), SYN | ACK).numbers(SERVER, ISN + 1);
+    let unanswered = HalfOpen { server_isn: [0, 0], recorded: 0, ..half(web, id) };
+    vec![
+        Case::forwarded("always: a SYN is remembered", &syn, web, id).remembers_half_open(id, 0),
+        Case::replied("always: a SYN-ACK is noted", &syn_ack, web)
+            .in_world(&remembering(web, None, Some(unanswered)))
+            .remembers_half_open(id, 0),
+        Case::forwarded("always: the ACK proves the flow", &ack, web, id)
+            .in_world(&remembering(web, None, Some(half(web, id))))
+            .remembers_flow(id, 0),
+        Case::forwarded("always: an ACK of no known flow is not remembered", &ack, web, id),
+        Case::forwarded(
+            "always: a datagram is remembered",
+            &Tcp::datagram(client(), dns.vip(), b""),
+            dns,
+            udp,
+        )
+        .remembers_flow(udp, 0),
     ]
 }
 

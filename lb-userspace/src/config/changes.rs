@@ -161,6 +161,7 @@ fn service(service: &Service) -> Settings {
         ("fallback", lower(service.fallback)),
         ("announce", lower(service.announce)),
         ("affinity", lower(service.affinity)),
+        ("tracking", lower(service.tracking)),
         ("down_grace", grace),
         ("timeouts.established", time(service.timeouts.established)),
         ("timeouts.closing", time(service.timeouts.closing)),

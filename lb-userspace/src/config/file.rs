@@ -7,7 +7,7 @@ use lb_common::limits;
 
 use crate::model::{
     Affinity, Announce, Backend, Check, Fallback, Forward, Grace, Health, Pool, Protocol, Scheduler, Service,
-    Timeouts,
+    Timeouts, Tracking,
 };
 
 use super::problem::Fault;
@@ -138,7 +138,7 @@ fn service(mut s: Section<'_, '_>) -> Read<Service> {
     let fallback = s.or("fallback", Fallback::Proxy, word(words::FALLBACK));
     let announce = s.or("announce", Announce::Auto, word(words::ANNOUNCE));
     let affinity = s.or("affinity", Affinity::None, word(words::AFFINITY));
-    s.or("tracking", (), word(words::TRACKING));
+    let tracking = s.or("tracking", Tracking::Auto, word(words::TRACKING));
     let down_grace = s.or("down_grace", Grace::For(Duration::from_secs(10)), values::grace);
     let timeouts = timeouts(s.section("timeouts"));
     s.later("route", "make one service and one pool for every listen address");
@@ -154,6 +154,7 @@ fn service(mut s: Section<'_, '_>) -> Read<Service> {
         fallback,
         announce,
         affinity,
+        tracking,
         down_grace,
         timeouts,
     })

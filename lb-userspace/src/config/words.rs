@@ -1,6 +1,6 @@
 //! The words that keys take, those of later versions with what to use until then.
 
-use crate::model::{Affinity, Announce, Fallback, Forward, Plane, Protocol, Scheduler};
+use crate::model::{Affinity, Announce, Fallback, Forward, Plane, Protocol, Scheduler, Tracking};
 
 use super::scalar::Word::{self, Is, Later};
 use super::{LogFormat, PlaneChoice};
@@ -45,10 +45,8 @@ pub(super) const ANNOUNCE: Words<Announce> = &[
 pub(super) const AFFINITY: Words<Affinity> =
     &[("none", Is(Affinity::None)), ("source", Is(Affinity::Source))];
 
-pub(super) const TRACKING: Words<()> = &[
-    ("auto", Is(())),
-    ("always", Later("use \"auto\"; with forward = \"proxy\" every open connection is counted")),
-];
+pub(super) const TRACKING: Words<Tracking> =
+    &[("auto", Is(Tracking::Auto)), ("always", Is(Tracking::Always))];
 
 const NOT_PROXIED: &str = "use \"maglev\" or \"round_robin\"";
 

@@ -120,10 +120,11 @@ pub fn kernel(
         let backend = applied.backends.get(&id.index()).filter(|backend| backend.id == id && id.is_some())?;
         Some(SocketAddr::new(backend.address.ip(), backend.port.get()))
     };
-    let entry = entry.filter(|_| slot.is_tracked()).and_then(|entry| counting(entry, now, address));
+    let is_asked = slot.is_tracked() || service.tracks_always();
+    let entry = entry.filter(|_| is_asked).and_then(|entry| counting(entry, now, address));
     let (backend, why) = match &entry {
         Some((backend, what)) => {
-            (Some(*backend), format!("the slot is tracked, and {what} names this backend"))
+            (Some(*backend), format!("its flows are tracked, and {what} names this backend"))
         }
         None => by_slot(slot, question.listen.protocol == Protocol::Udp, address),
     };

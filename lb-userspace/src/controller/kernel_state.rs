@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, VIP_PING, vip_of};
+use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{Backend, BackendId, Endpoint, NextHop, Service, Slot, SocketKey, limits, ticks};
 
 use super::apply::Confirmed;
@@ -14,7 +14,7 @@ use super::ids::{BackendIds, Family, Part, ServiceIds, TableNumbers};
 use crate::config::Config;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelState, Sweep};
-use crate::model::{self, Affinity, Protocol};
+use crate::model::{self, Affinity, Protocol, Tracking};
 use crate::network::Facts;
 
 /// Who is who in the maps.
@@ -240,15 +240,19 @@ impl Identities {
             if claim.clear {
                 desired.clear_services.push(claim.id.index());
             }
-            let flags = match service.affinity {
+            let affinity = match service.affinity {
                 Affinity::None => 0,
                 Affinity::Source => SOURCE_AFFINITY,
+            };
+            let tracking = match service.tracking {
+                Tracking::Auto => 0,
+                Tracking::Always => TRACK_ALWAYS,
             };
             let entry = Service {
                 id: claim.id,
                 table: number,
                 slots: table.pool.table_size,
-                flags,
+                flags: affinity | tracking,
                 established: ticks::from_duration(service.timeouts.idle(service.protocol)),
                 closing: ticks::from_duration(service.timeouts.closing),
                 half_open: ticks::from_duration(service.timeouts.half_open),

@@ -107,7 +107,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     (SERVICE, "fallback", "\"proxy\"", &[NO_TEXT, &["\"none\""]]),
     (SERVICE, "announce", "\"auto\"", &[NO_TEXT, &["\"arp\"", "\"bgp\""]]),
     (SERVICE, "affinity", "\"none\"", &[NO_TEXT, &["\"cookie\""]]),
-    (SERVICE, "tracking", "\"auto\"", &[NO_TEXT, &["\"always\"", "\"never\""]]),
+    (SERVICE, "tracking", "\"auto\"", &[NO_TEXT, &["\"Always\"", "\"never\""]]),
     (SERVICE, "down_grace", "\"1s\"", &[NO_TIME, &["\"Forever\""]]),
     (SERVICE, "timeouts", "{}", &[&["5", "\"1h\"", "[]"]]),
     (POOL, "name", "\"p\"", &[NO_NAME]),

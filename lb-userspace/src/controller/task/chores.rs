@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use lb_common::service::VIP_MARKER;
-use lb_common::ticks;
+use lb_common::{Service, ticks};
 
 use super::planes::Kernel;
 use super::{Controller, now};
@@ -92,7 +92,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         }
         if chores.sweep <= now {
             chores.sweep = now + SWEEP.0;
-            let tracked = kernel.confirmed.tables.values().any(|table| table.is_tracked());
+            let tracked = kernel.confirmed.tables.values().any(|table| table.is_tracked())
+                || kernel.confirmed.applied.services.values().any(Service::tracks_always);
             if tracked || kernel.sweep.flows + kernel.sweep.half_open > 0 {
                 kernel.sweep = kernel.call(maintain::sweep).await??;
                 let end = self::now();
