@@ -10,11 +10,13 @@ use lb_testbed::topology::Options;
 use lb_userspace::model::Plane;
 
 const BYTES: u64 = 64 << 20;
+/// The least that IPv6 may meet, the usual, and jumbo frames.
+const MTUS: [u32; 3] = [1280, 1500, 9000];
 const STALL: Duration = Duration::from_secs(1);
 
 #[test]
 fn bulk_through_tc_is_intact() -> anyhow::Result<()> {
-    for (mtu, offloads) in [(1500, true), (1500, false), (9000, true), (9000, false)] {
+    for (mtu, offloads) in MTUS.into_iter().flat_map(|mtu| [(mtu, true), (mtu, false)]) {
         transfers(Setup {
             topology: Options { mtu, offloads, ..Options::default() },
             ..Setup::on(Plane::Tc)
@@ -26,7 +28,7 @@ fn bulk_through_tc_is_intact() -> anyhow::Result<()> {
 /// Without offloads: see [`xdp_on_veth_says_what_it_needs`].
 #[test]
 fn bulk_through_xdp_is_intact() -> anyhow::Result<()> {
-    for mtu in [1500, 9000] {
+    for mtu in MTUS {
         transfers(Setup { topology: Options { mtu, ..Options::xdp() }, ..Setup::on(Plane::Xdp) })?;
     }
     Ok(())
@@ -34,7 +36,7 @@ fn bulk_through_xdp_is_intact() -> anyhow::Result<()> {
 
 #[test]
 fn bulk_through_the_proxy_is_intact() -> anyhow::Result<()> {
-    for (mtu, offloads) in [(1500, true), (1500, false), (9000, true), (9000, false)] {
+    for (mtu, offloads) in MTUS.into_iter().flat_map(|mtu| [(mtu, true), (mtu, false)]) {
         let topology = Options { mtu, offloads, ..Options::default() };
         transfers(Setup { topology, ..Setup::on(Plane::Proxy) })?;
     }
@@ -75,7 +77,7 @@ fn transfers(setup: Setup) -> anyhow::Result<()> {
     Bed::start(setup).and_then(|bed| transfer(&bed)).context(shown)
 }
 
-/// Through the IPv4 VIP and the IPv6 one.
+/// Through the IPv4 VIP and the IPv6 one, both ways at once.
 fn transfer(bed: &Bed) -> anyhow::Result<()> {
     for target in bed.targets() {
         let plan = bulk::Plan { target, bytes: BYTES / 2, stall: STALL };
