@@ -41,6 +41,9 @@ pub const MAP_WANTED: &str = "WANTED";
 pub const MAP_GUARD: &str = "GUARD";
 /// `Counter` -> per-CPU `u64`.
 pub const MAP_COUNTERS: &str = "COUNTERS";
+/// The index of both traffic maps that no service and no backend has: what those counted that are gone, so
+/// that the sum over a map stays the sum of all packets.
+pub const GONE: u32 = 0;
 /// Service index -> per-CPU `Traffic`.
 pub const MAP_SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// Backend index -> per-CPU `Traffic`.

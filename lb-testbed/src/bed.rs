@@ -11,6 +11,8 @@ use lb_userspace::model::status::{Explanation, PoolStatus, ServiceStatus, Status
 use crate::backend::{Kind, Server};
 use crate::client::churn::{self, Churn};
 use crate::client::long::{self, LongFlows};
+use crate::conservation;
+use crate::eventually::eventually;
 use crate::process::{Sluice, succeeded};
 use crate::topology::{Options, Topology, VIP4, VIP6};
 
@@ -82,7 +84,7 @@ impl Setup {
     }
 }
 
-/// All of it, running. Gone on drop.
+/// All of it, running. Gone on drop, when every frame that the kernel planes have seen must be accounted for.
 #[derive(Debug)]
 pub struct Bed {
     /// On the balancer.
@@ -186,6 +188,14 @@ impl Bed {
         self.status()?.pools.into_iter().next().context("the status holds no pool")
     }
 
+    fn accounts_for_all(&self) -> anyhow::Result<()> {
+        let maps = self.sluice.bpf_dir();
+        if !maps.join("maps").exists() {
+            return Ok(());
+        }
+        eventually("every frame is accounted for", STALL, || conservation::holds(&maps).map(Some))
+    }
+
     fn status(&self) -> anyhow::Result<Status> {
         self.sluice.status()
     }
@@ -209,4 +219,22 @@ impl Bed {
         let verb = [&["backend", verb, POOL, &address], more].concat();
         succeeded(self.sluice.ask(&verb)?).map(drop)
     }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Err(error) = self.accounts_for_all() {
+            // A second panic would end the process and hide the first.
+            if std::thread::panicking() {
+                eprintln!("{error:#}");
+            } else {
+                fail(&error);
+            }
+        }
+    }
+}
+
+#[expect(clippy::panic, reason = "a destructor has no other way to fail a test")]
+fn fail(error: &anyhow::Error) -> ! {
+    panic!("{error:#}")
 }

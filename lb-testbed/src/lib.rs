@@ -7,6 +7,7 @@ pub mod bed;
 pub mod bpffs;
 pub mod cases;
 pub mod client;
+pub mod conservation;
 pub mod datagrams;
 pub mod eventually;
 pub mod icmp;

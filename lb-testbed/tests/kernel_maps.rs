@@ -346,7 +346,7 @@ fn a_flow_is_found_in_either_table_and_the_proven_one_wins() -> Result<()> {
 }
 
 #[test]
-fn counters_are_summed_over_cpus_and_cleared() -> Result<()> {
+fn counters_are_summed_over_cpus_and_what_is_cleared_is_not_lost() -> Result<()> {
     let fixture = Fixture::new()?;
     let mut tables = fixture.open()?;
     let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
@@ -391,9 +391,11 @@ fn counters_are_summed_over_cpus_and_cleared() -> Result<()> {
 
     tables.clear_traffic(Some(3), None)?;
     tables.clear_traffic(None, Some(5))?;
-    let sums = tables.counters(&[3, 4], &[5])?;
-    assert_eq!(sums.services, [(3, Traffic::default()), (4, sum(7))].into());
-    assert_eq!(sums.backends, [(5, Traffic::default())].into());
+    let sums = tables.counters(&[0, 3, 4], &[0, 5])?;
+    assert_eq!(sums.services, [(0, sum(100)), (3, Traffic::default()), (4, sum(7))].into());
+    assert_eq!(sums.backends, [(0, sum(200)), (5, Traffic::default())].into());
+    tables.clear_traffic(Some(4), None)?;
+    assert_eq!(tables.counters(&[0], &[])?.services[&0].bytes, sum(100).bytes + sum(7).bytes);
     Ok(())
 }
 

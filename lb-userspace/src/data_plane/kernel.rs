@@ -157,7 +157,7 @@ pub trait KernelTables: Send {
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError>;
     /// Sums of the per-CPU counters, for these service and backend indexes.
     fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError>;
-    /// Zeroes the traffic of an index that is about to be given out again.
+    /// Zeroes the traffic of an index that is about to be given out again; sums over all indexes do not change.
     fn clear_traffic(&mut self, service: Option<u32>, backend: Option<u32>) -> Result<(), PlaneError>;
     /// Takes out the neighbours that replies waited for.
     fn take_wanted(&mut self) -> Result<Vec<(IpAddr, u32)>, PlaneError>;

@@ -176,10 +176,10 @@ impl KernelTables for Tables {
 
     fn clear_traffic(&mut self, service: Option<u32>, backend: Option<u32>) -> Result<(), PlaneError> {
         if let Some(index) = service {
-            self.service_traffic.clear(index)?;
+            self.service_traffic.shift(index, names::GONE)?;
         }
         if let Some(index) = backend {
-            self.backend_traffic.clear(index)?;
+            self.backend_traffic.shift(index, names::GONE)?;
         }
         Ok(())
     }

@@ -168,9 +168,18 @@ impl PerCpu {
             .map_err(|_| self.fault(index, &io::Error::other("value of another size than expected")))
     }
 
-    /// Sets one entry to zero on all CPUs.
-    pub(super) fn clear(&self, index: u32) -> Result<(), PlaneError> {
-        self.map.update(index.as_bytes(), &self.map.value_buffer()).map_err(|error| self.fault(index, &error))
+    /// Moves what one entry holds to another, on all CPUs. No program may count in either meanwhile.
+    pub(super) fn shift(&self, from: u32, to: u32) -> Result<(), PlaneError> {
+        let (mut shifted, mut sum) = (self.map.value_buffer(), self.map.value_buffer());
+        for (index, values) in [(from, &mut shifted), (to, &mut sum)] {
+            self.map.lookup(index.as_bytes(), values).map_err(|error| self.fault(index, &error))?;
+        }
+        for (sum, word) in sum.as_chunks_mut::<8>().0.iter_mut().zip(shifted.as_chunks::<8>().0) {
+            *sum = u64::from_ne_bytes(*sum).wrapping_add(u64::from_ne_bytes(*word)).to_ne_bytes();
+        }
+        // Dying in between counts twice what should not be lost.
+        self.map.update(to.as_bytes(), &sum).map_err(|error| self.fault(to, &error))?;
+        self.map.update(from.as_bytes(), &self.map.value_buffer()).map_err(|error| self.fault(from, &error))
     }
 
     fn fault(&self, index: u32, error: &io::Error) -> PlaneError {
