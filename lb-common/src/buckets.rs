@@ -11,6 +11,10 @@
 //!   the first empty word.
 //! * No two keys with the same two buckets have the same tag, so a search ends at the first word of its tag.
 //!
+//! Most keys that are looked up are not there, and their buckets lie all over the index. So behind its buckets
+//! stands a filter, small enough for a CPU's first cache: a key whose bit is not set is not there. A bit is
+//! set before the first word of its keys is written, and cleared after the last one is taken back.
+//!
 //! Only the controller writes. Entry 0 is never used.
 
 use crate::address::{Address, SocketKey};
@@ -20,6 +24,9 @@ pub const WAYS: usize = 8;
 
 /// A bucket as it lies in its map.
 pub type Bucket = [u64; WAYS];
+
+/// Elements behind the buckets that hold the filter: 16,384 bits, 2 KiB.
+pub const FILTER: u32 = 32;
 
 /// A word that ends the search.
 pub const EMPTY: u64 = 0;
@@ -60,6 +67,13 @@ impl Hash {
     #[inline(always)]
     pub const fn second(self, buckets: u32) -> u32 {
         self.first(buckets) ^ ((self.tag() | 1) & (buckets - 1))
+    }
+
+    /// The key's bit in the filter: element behind the buckets, word of it, and that word with this bit alone.
+    #[inline(always)]
+    pub const fn filter(self) -> (u32, usize, u64) {
+        let bits = (self.0 >> 24) as u32;
+        (bits & (FILTER - 1), (bits >> 5) as usize & (WAYS - 1), 1 << (bits >> 8 & 63))
     }
 
     /// The word that names entry `index`.

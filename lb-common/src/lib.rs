@@ -16,6 +16,7 @@ pub mod limits;
 pub mod names;
 #[cfg(feature = "user")]
 mod pod;
+pub mod route;
 pub mod service;
 pub mod slot;
 pub mod ticks;

@@ -18,6 +18,14 @@ pub const MAX_TABLE_SIZE: u32 = 655_373;
 pub const LOCAL_ADDRESSES: u32 = 4096;
 /// Routes and neighbours mirrored for replies; beyond, the kernel's FIB is asked.
 pub const ROUTES: u32 = 64 * 1024;
+/// Addresses of the host, neighbours, and routes to one address.
+pub const HOSTS: u32 = LOCAL_ADDRESSES + ROUTES;
+/// Buckets of their index.
+pub const HOST_BUCKETS: u32 = ROUTES / 2;
+/// Versions of the two families' lists of routes.
+pub const LISTS: u32 = 64;
+/// Buckets of their index.
+pub const LIST_BUCKETS: u32 = 2;
 /// Neighbours that the data path waits for.
 pub const WANTED: u32 = 1024;
 /// Half-open flows; tracked flows are configured (`kernel.flows`).

@@ -31,10 +31,17 @@ pub const MAP_OLD_SEEN: &str = "OLD_SEEN";
 pub const MAP_HALF_OPEN: &str = "HALF_OPEN";
 /// `FlowKey` -> `Flow`. Written by the programs; expired entries deleted by the controller.
 pub const MAP_FLOWS: &str = "FLOWS";
-/// `Address` -> 1: the host's own addresses. Written by the controller.
-pub const MAP_LOCAL: &str = "LOCAL";
-/// Prefix -> `NextHop`: mirrored routes and neighbours, for replies. Written by the controller.
+/// Entry -> `Address` and `route::Host`: the host's own addresses, neighbours and routes to one address, for
+/// replies. Written by the controller.
+pub const MAP_HOSTS: &str = "HOSTS";
+/// Bucket -> words that name entries of `HOSTS`. Written by the controller.
+pub const MAP_HOST_BUCKETS: &str = "HOST_BUCKETS";
+/// Prefix -> `NextHop`: mirrored routes to networks, for replies. Written by the controller.
 pub const MAP_ROUTES: &str = "ROUTES";
+/// Entry -> `Address` and `route::Routes`: the same routes as a list for each family. Written by the controller.
+pub const MAP_LISTS: &str = "LISTS";
+/// Bucket -> words that name entries of `LISTS`. Written by the controller.
+pub const MAP_LIST_BUCKETS: &str = "LIST_BUCKETS";
 /// `Address` -> interface index: neighbours that a reply waited for. Written by the programs, emptied by the controller.
 pub const MAP_WANTED: &str = "WANTED";
 /// 0 -> per-CPU count of the flows that were remembered in this tick. Written by the programs.
@@ -68,8 +75,11 @@ pub const MAPS: &[&str] = &[
     MAP_OLD_SEEN,
     MAP_HALF_OPEN,
     MAP_FLOWS,
-    MAP_LOCAL,
+    MAP_HOSTS,
+    MAP_HOST_BUCKETS,
     MAP_ROUTES,
+    MAP_LISTS,
+    MAP_LIST_BUCKETS,
     MAP_WANTED,
     MAP_GUARD,
     MAP_COUNTERS,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use lb_common::hash::Seed;
+use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
     Traffic,
@@ -112,8 +113,8 @@ pub struct Model {
     pub backends: HashMap<u32, Backend>,
     /// The Maglev tables.
     pub tables: HashMap<u32, Vec<Slot>>,
-    /// The host's own addresses.
-    pub local: HashSet<Address>,
+    /// What is known of single addresses.
+    pub hosts: HashMap<Address, Host>,
     /// Mirrored routes: address, prefix length of 128, next hop.
     pub routes: Vec<(Address, u8, NextHop)>,
     /// When a packet of an old flow was seen, by table and slot.
@@ -250,8 +251,8 @@ impl Tables for Model {
         self.old_seen.borrow_mut().insert((table, index), now);
     }
 
-    fn is_local(&self, address: &Address) -> bool {
-        self.local.contains(address)
+    fn host(&self, address: &Address) -> Option<&Host> {
+        self.hosts.get(address)
     }
 
     fn next_hop(&self, address: &Address) -> Option<&NextHop> {

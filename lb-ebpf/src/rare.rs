@@ -174,6 +174,7 @@ fn to_client<P: Packet, T: Tables>(
     if network.ttl <= 1 {
         return Some(Problem::EXPIRED);
     }
-    let hop = crate::reply::next_hop(packet, tables, vip, network, at.transport)?;
+    let host = tables.host(&network.destination);
+    let hop = crate::reply::next_hop(packet, tables, (vip, host), network, at.transport)?;
     Some(Problem::too_long(hop.mtu))
 }

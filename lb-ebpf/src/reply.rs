@@ -4,6 +4,7 @@
 //! that very backend. Everything else from there (answers to the host itself, the backend's own connections)
 //! passes untouched.
 
+use lb_common::route::Host;
 use lb_common::{Address, Counter, Endpoint, FlowKey, NextHop};
 
 use crate::family::{Family, Network, Side};
@@ -25,7 +26,8 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
     network: &Network,
     at: At,
 ) -> Verdict {
-    if tables.is_local(&network.destination) {
+    let host = tables.host(&network.destination);
+    if host.is_some_and(Host::is_local) {
         return Verdict::PASS;
     }
     let segment = match walk::check(packet, network, at) {
@@ -37,7 +39,7 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
     if segment.is_syn() || !belongs(tables, endpoint, network, &segment) {
         return Verdict::PASS;
     }
-    match send::<F, P, T>(packet, tables, endpoint, network, at) {
+    match send::<F, P, T>(packet, tables, endpoint, host, network, at) {
         Ok(verdict) => verdict,
         Err(reason @ (Counter::TtlExceeded | Counter::TooLong)) => Verdict::rare(reason),
         Err(reason) => Verdict::drop(reason),
@@ -89,6 +91,7 @@ fn send<F: Family, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     endpoint: &Endpoint,
+    host: Option<&Host>,
     network: &Network,
     at: At,
 ) -> Result<Verdict, Counter> {
@@ -96,7 +99,7 @@ fn send<F: Family, P: Packet, T: Tables>(
         return Err(Counter::TtlExceeded);
     }
     let vip = &endpoint.vip.address;
-    let hop = next_hop(packet, tables, vip, network, at.transport).ok_or(Counter::NoNeighbour)?;
+    let hop = next_hop(packet, tables, (vip, host), network, at.transport).ok_or(Counter::NoNeighbour)?;
     if walk::is_too_long(packet, network, at, hop.mtu) {
         return Err(Counter::TooLong);
     }
@@ -118,12 +121,13 @@ fn send<F: Family, P: Packet, T: Tables>(
 pub(crate) fn next_hop<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    vip: &Address,
+    (vip, host): (&Address, Option<&Host>),
     network: &Network,
     transport: Transport,
 ) -> Option<NextHop> {
     let client = &network.destination;
-    if let Some(hop) = tables.next_hop(client)
+    let known = host.filter(|host| host.has_hop()).map(|host| &host.hop);
+    if let Some(hop) = known.or_else(|| tables.next_hop(client))
         && hop.ifindex != 0
     {
         return Some(*hop);

@@ -1,6 +1,7 @@
 //! Every look-up and insert of the walk.
 
 use lb_common::hash::Seed;
+use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
     Traffic,
@@ -87,9 +88,14 @@ pub trait Tables {
     /// Notes that a packet of an old flow came by.
     fn stamp_old(&self, table: u32, index: u32, now: u32);
 
+    /// What is known of one address: the host's own, a neighbour, or with a route of its own.
+    fn host(&self, address: &Address) -> Option<&Host>;
     /// Whether an address is the host's own.
-    fn is_local(&self, address: &Address) -> bool;
-    /// The mirrored route to an address.
+    #[inline(always)]
+    fn is_local(&self, address: &Address) -> bool {
+        self.host(address).is_some_and(Host::is_local)
+    }
+    /// The mirrored route to the network of an address.
     fn next_hop(&self, address: &Address) -> Option<&NextHop>;
     /// Asks the controller to resolve a client's neighbour.
     fn want(&self, address: &Address, ifindex: u32);

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 
 use lb_common::address::{TCP, UDP};
 use lb_common::hash::{self, Tuple};
+use lb_common::route;
 use lb_common::service::{TRACK_ALWAYS, VIP_MARKER, vip_of};
 use lb_common::{
     Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey,
@@ -311,7 +312,7 @@ impl Bed {
 
     /// Adds an address of the balancer itself.
     pub fn add_local(&mut self, address: SocketAddr) {
-        self.model.local.insert(address.ip().into());
+        self.model.hosts.insert(address.ip().into(), route::Host::own());
     }
 
     fn old_seen(&self) -> Vec<u32> {

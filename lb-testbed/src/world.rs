@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::{TCP, UDP};
 use lb_common::hash::Seed;
+use lb_common::route::Host;
 use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
     Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
@@ -287,7 +288,7 @@ impl World {
             endpoints: self.state.endpoints.iter().map(|(key, value)| (*key, *value)).collect(),
             backends: self.state.backends.iter().map(|(key, value)| (*key, *value)).collect(),
             tables: self.state.tables.iter().map(|(key, value)| (*key, value.clone())).collect(),
-            local: self.state.local.iter().copied().collect(),
+            hosts: self.state.local.iter().map(|ip| (*ip, Host::own())).collect(),
             routes: self.state.routes.iter().map(|(prefix, hop)| route(prefix, *hop)).collect(),
             flows: Memory::default(),
             ..Model::default()

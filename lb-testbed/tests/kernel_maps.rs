@@ -256,13 +256,18 @@ fn aya_obj_array(entries: u32) -> aya_obj::Map {
 fn errors_name_the_map_the_key_and_the_reason() -> Result<()> {
     let fixture = Fixture::new()?;
     let mut tables = fixture.open()?;
-    for host in 0..limits::LOCAL_ADDRESSES {
+    let capacity = limits::HOSTS + limits::SPARE_ENTRIES - 1;
+    for host in 0..capacity {
         tables.apply(&KernelAction::PutLocal { address: std::net::Ipv4Addr::from(host).into() })?;
     }
     let address = "203.0.113.9".parse::<IpAddr>()?.into();
     let error = tables.apply(&KernelAction::PutLocal { address }).expect_err("the map is full");
-    assert_eq!(error.object, "map LOCAL, key 203.0.113.9");
-    assert!(error.reason.contains("full") && error.reason.contains("4096"), "{}", error.reason);
+    assert_eq!(error.object, "map HOSTS, key 203.0.113.9");
+    assert!(
+        error.reason.contains("full") && error.reason.contains(&capacity.to_string()),
+        "{}",
+        error.reason
+    );
 
     let index = limits::BACKENDS;
     let error = tables.apply(&KernelAction::PutBackend { index, backend: Backend::default() });

@@ -272,16 +272,16 @@ fn maps_of_another_layout_are_refused_by_name() -> Result<()> {
     assert_eq!((path, *what), (&fixture.dir().join("maps/FLOWS"), "capacity"));
     assert!(error.to_string().contains("kernel.flows = 1024"), "{error}");
 
-    let local = fixture.dir().join("maps/LOCAL");
-    let found = MapInfo::from_pin(&local)?;
-    std::fs::remove_file(&local)?;
-    let other = aya_obj::Map::new_from_params(found.map_type()? as u32, 16, 4, found.max_entries(), 0);
-    MapData::create(other, "LOCAL", None)?.pin(&local)?;
+    let hosts = fixture.dir().join("maps/HOSTS");
+    let found = MapInfo::from_pin(&hosts)?;
+    std::fs::remove_file(&hosts)?;
+    let other = aya_obj::Map::new_from_params(found.map_type()? as u32, 4, 8, found.max_entries(), 0);
+    MapData::create(other, "HOSTS", None)?.pin(&hosts)?;
     let error = fixture.refusal(&fixture.dir())?;
-    let KernelError::Layout { path, what: "value size", pinned: 4, needed: 1, cure } = &error else {
+    let KernelError::Layout { path, what: "value size", pinned: 8, needed: 40, cure } = &error else {
         bail!("{error}")
     };
-    assert_eq!(path, &local);
+    assert_eq!(path, &hosts);
     assert!(cure.contains("sluice cleanup"), "{cure}");
     Ok(())
 }
@@ -568,7 +568,7 @@ fn cleanup_takes_what_a_crash_left_and_leaves_what_is_not_ours() -> Result<()> {
     let (plane, _) = fixture.open()?;
     drop(plane);
     let dir = fixture.dir();
-    std::fs::rename(dir.join("maps/LOCAL"), dir.join("links/7-xdp-new"))?;
+    std::fs::rename(dir.join("maps/HOSTS"), dir.join("links/7-xdp-new"))?;
     std::fs::rename(dir.join("maps/FLOWS"), dir.join("tables/junk"))?;
     std::fs::rename(dir.join("maps/WANTED"), dir.join("theirs"))?;
     let report = kernel::cleanup(&dir)?;

@@ -25,6 +25,7 @@ mod links;
 mod load;
 mod maps;
 pub mod object;
+mod routes;
 mod sweep;
 mod syscall;
 mod table;

@@ -99,7 +99,8 @@ pub(super) fn to_client<F: Message, P: Packet, T: Tables>(
         return Err(Counter::Passed);
     }
     let vip = &endpoint.vip;
-    let hop = reply::next_hop(packet, tables, &vip.address, network, transport);
+    let host = tables.host(&network.destination);
+    let hop = reply::next_hop(packet, tables, (&vip.address, host), network, transport);
     let hop = hop.ok_or(Counter::NoNeighbour)?;
     let to = Target { address: &vip.address, port: vip.port, hop: &hop };
     translate::<F, P>(packet, network, l3, (Side::Source, &quoted, &to))?;

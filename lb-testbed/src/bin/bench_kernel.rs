@@ -36,6 +36,9 @@ struct Arguments {
     /// Fewer rounds of fewer packets
     #[arg(long)]
     short: bool,
+    /// Only cases that have this word in their row
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
     /// One JSON document instead of a table
     #[arg(long)]
     json: bool,
@@ -85,6 +88,14 @@ struct Report {
     cases: Vec<Row>,
 }
 
+impl Row {
+    /// What `--only` looks at.
+    fn words(&self) -> [&str; 6] {
+        let flows = if self.flows == 1 { "one" } else { "many" };
+        [self.case, self.plane, self.family, self.protocol, self.slots, flows]
+    }
+}
+
 struct Bench {
     loaded: Loaded,
     runner: Ebpf,
@@ -94,7 +105,10 @@ struct Bench {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let (rounds, iterations) = if arguments.short { (3, 100_000) } else { (9, 1_000_000) };
-    let report = Bench::new(iterations)?.report(rounds)?;
+    let mut rows = rows();
+    rows.retain(|row| arguments.only.iter().all(|word| row.words().contains(&word.as_str())));
+    ensure!(!rows.is_empty(), "no case has {:?}", arguments.only);
+    let report = Bench::new(iterations)?.report(rounds, rows)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -134,8 +148,7 @@ impl Bench {
         Ok(Self { loaded, runner, iterations })
     }
 
-    fn report(mut self, rounds: usize) -> Result<Report> {
-        let mut rows = rows();
+    fn report(mut self, rounds: usize, mut rows: Vec<Row>) -> Result<Report> {
         let mut floors = Vec::new();
         for _ in 0..rounds {
             // The floor in its own frame: what encapsulates must be undone, which costs the runner half of

@@ -9,6 +9,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use lb_common::hash::Seed;
+use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
 };
@@ -246,8 +247,8 @@ impl<'a> Tables for InFlight<'a> {
     fn stamp_old(&self, table: u32, index: u32, now: u32) {
         self.log.ask(Op::StampOld, || self.model.stamp_old(table, index, now));
     }
-    fn is_local(&self, address: &Address) -> bool {
-        self.model.is_local(address)
+    fn host(&self, address: &Address) -> Option<&Host> {
+        self.model.host(address)
     }
     fn next_hop(&self, address: &Address) -> Option<&NextHop> {
         self.model.next_hop(address)

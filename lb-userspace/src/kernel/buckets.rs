@@ -1,11 +1,12 @@
 //! A table that programs look up through buckets: the writer's side of [`lb_common::buckets`].
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::marker::PhantomData;
 use std::path::Path;
 
 use aya::maps::MapData;
-use lb_common::buckets::{self, EMPTY, HOLE, Hash, WAYS};
+use lb_common::buckets::{self, EMPTY, FILTER, HOLE, Hash, WAYS};
 use zerocopy::IntoBytes;
 
 use super::error::{KernelError, words};
@@ -22,6 +23,8 @@ pub(super) struct BucketTable<K, V> {
     index: Words,
     /// A power of two.
     buckets: u32,
+    /// Keys by word and bit of the filter.
+    keys: HashMap<(usize, u64), u32>,
     /// Entries that no program can be reading.
     free: Vec<u32>,
     /// Entries that no word names any more, but that a program may still be reading.
@@ -55,7 +58,8 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
         let table = Self {
             name,
             index: buckets.words(Access::Write).map_err(|error| fault(&error))?,
-            buckets: buckets.entries,
+            buckets: buckets.entries - FILTER,
+            keys: HashMap::new(),
             free: Vec::new(),
             retired: Vec::new(),
             grace: Grace::new().map_err(|error| fault(&error))?,
@@ -68,10 +72,7 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
     /// Sorts the entries into used and unused ones. Of the unused ones nobody knows since when.
     fn adopt(mut self) -> Result<Self, PlaneError> {
         let mut unused = vec![true; self.entries.entries as usize];
-        for (word, value) in self.index.iter().enumerate() {
-            if value == EMPTY || value == HOLE {
-                continue;
-            }
+        for (word, value) in self.named().collect::<Vec<_>>() {
             let entry = value as u32;
             let place = unused.get_mut(entry as usize).filter(|unused| **unused && entry != 0);
             let (key, _) = self.read(entry)?;
@@ -79,13 +80,21 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
             match place {
                 Some(unused) if hash.word(entry) == value && self.places(hash).any(|place| place == word) => {
                     *unused = false;
+                    *self.keys.entry(self.filter(hash)).or_default() += 1;
                 }
                 _ => self.withdraw(word)?,
             }
         }
+        self.write_filter()?;
         // The lowest are taken first: entries in use lie close together.
         self.retired = (1..self.entries.entries).rev().filter(|entry| is_set(&unused, *entry)).collect();
         Ok(self)
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, PlaneError> {
+        let place = self.find(key)?;
+        place.map(|place| self.read(place.entry).map(|(_, value)| value)).transpose()
     }
 
     /// Sets the value of a key. Whoever looks it up meanwhile finds the old one or this one.
@@ -98,11 +107,14 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
         };
         let entry = self.allocate(key)?;
         let bytes = [key.as_bytes(), value.as_bytes()].concat();
-        let written = self.entries.update(entry.as_bytes(), &bytes);
-        if let Err(error) = written.and_then(|()| self.index.publish(word, hash.word(entry))) {
+        if let Err(error) = self.entries.update(entry.as_bytes(), &bytes) {
             self.free.push(entry);
             return Err(self.fault(key, "write", &error));
         }
+        if old.is_none() {
+            self.set_bit(hash)?;
+        }
+        self.publish(word, hash.word(entry))?;
         self.retired.extend(old.map(|place| place.entry));
         Ok(())
     }
@@ -112,13 +124,19 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
         let Some(place) = self.find(key)? else { return Ok(false) };
         self.withdraw(place.word)?;
         self.retired.push(place.entry);
+        self.clear_bit(key.hash())?;
         Ok(true)
     }
 
     /// All keys with their values.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>, PlaneError> {
-        let words = self.index.iter().filter(|word| *word != EMPTY && *word != HOLE);
-        words.map(|word| self.read(word as u32)).collect()
+        self.named().map(|(_, value)| self.read(value as u32)).collect()
+    }
+
+    /// The words that name entries, with their places.
+    fn named(&self) -> impl Iterator<Item = (usize, u64)> {
+        let words = self.index.iter().take(self.buckets as usize * WAYS).enumerate();
+        words.filter(|(_, value)| *value != EMPTY && *value != HOLE)
     }
 
     fn find(&self, key: &K) -> Result<Option<Place>, PlaneError> {
@@ -157,8 +175,48 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
     /// a search would stop there, before keys that stand behind it or in their second bucket.
     fn withdraw(&self, word: usize) -> Result<(), PlaneError> {
         let is_last = word % WAYS != WAYS - 1 && self.word(word + 1) == EMPTY;
-        self.index.publish(word, if is_last { EMPTY } else { HOLE }).map_err(|error| {
-            PlaneError::new(format!("map {}, word {word}", self.name), format!("cannot write it: {error}"))
+        self.publish(word, if is_last { EMPTY } else { HOLE })
+    }
+
+    /// The word of the filter that has a key's bit, and the bit.
+    fn filter(&self, hash: Hash) -> (usize, u64) {
+        let (element, word, bit) = hash.filter();
+        ((self.buckets + element) as usize * WAYS + word, bit)
+    }
+
+    /// Lets programs search for a key.
+    fn set_bit(&mut self, hash: Hash) -> Result<(), PlaneError> {
+        let (word, bit) = self.filter(hash);
+        self.publish(word, self.word(word) | bit)?;
+        *self.keys.entry((word, bit)).or_default() += 1;
+        Ok(())
+    }
+
+    /// A key is gone: clears its bit unless another key has it too.
+    fn clear_bit(&mut self, hash: Hash) -> Result<(), PlaneError> {
+        let (word, bit) = self.filter(hash);
+        let keys = self.keys.entry((word, bit)).or_default();
+        *keys = keys.saturating_sub(1);
+        if *keys == 0 { self.publish(word, self.word(word) & !bit) } else { Ok(()) }
+    }
+
+    /// Makes the filter say what [`Self::keys`] says.
+    fn write_filter(&self) -> Result<(), PlaneError> {
+        let first = self.buckets as usize * WAYS;
+        let mut filter: BTreeMap<_, u64> =
+            (first..first + FILTER as usize * WAYS).map(|word| (word, 0)).collect();
+        for (word, bit) in self.keys.keys() {
+            *filter.entry(*word).or_default() |= bit;
+        }
+        filter.into_iter().try_for_each(|(word, bits)| self.publish(word, bits))
+    }
+
+    fn publish(&self, word: usize, value: u64) -> Result<(), PlaneError> {
+        self.index.publish(word, value).map_err(|error| {
+            PlaneError::new(
+                format!("index of map {}, word {word}", self.name),
+                format!("cannot write it: {error}"),
+            )
         })
     }
 
@@ -184,7 +242,8 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
             self.free.append(&mut self.retired);
         }
         self.free.pop().ok_or_else(|| {
-            let reason = format!("cannot write the entry: all {} are in use", self.entries.entries - 1);
+            let reason =
+                format!("cannot write the entry: it is full, all {} are in use", self.entries.entries - 1);
             PlaneError::new(self.object(key), reason)
         })
     }

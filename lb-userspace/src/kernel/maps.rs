@@ -4,57 +4,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::{
-    Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Traffic, names, ticks,
+    Address, Backend, Counter, Endpoint, FlowKey, Service, Slot, SocketKey, Traffic, names, ticks,
 };
 use rustix::time::{ClockId, clock_gettime};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::bpffs::{self, BpfDir};
 use super::buckets::BucketTable;
 use super::error::KernelError;
 use super::flows::Flows;
 use super::inner::MapOfMaps;
+use super::routes::Routes;
 use super::sweep;
 use super::syscall::Batch;
-use super::table::{Key, PerCpu, Table};
+use super::table::{PerCpu, Table};
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{
-    FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Prefix, Sweep, TrackedFlow,
+    FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
 };
-
-/// The key of an LPM trie (linux/bpf.h, `bpf_lpm_trie_key`), IPv4 as IPv4-mapped IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct RouteKey {
-    /// In bits, of 128.
-    length: u32,
-    address: Address,
-}
-
-/// Bits before an IPv4 address in an IPv4-mapped one.
-const MAPPED_BITS: u32 = 96;
-
-impl From<&Prefix> for RouteKey {
-    fn from(prefix: &Prefix) -> Self {
-        let before = if prefix.address.is_ipv4() { MAPPED_BITS } else { 0 };
-        Self { length: before + u32::from(prefix.length), address: prefix.address.into() }
-    }
-}
-
-impl From<RouteKey> for Prefix {
-    fn from(key: RouteKey) -> Self {
-        let address = key.address.ip();
-        let before = if address.is_ipv4() { MAPPED_BITS } else { 0 };
-        Self { address, length: u8::try_from(key.length.saturating_sub(before)).unwrap_or(u8::MAX) }
-    }
-}
-
-impl Key for RouteKey {
-    fn show(&self) -> String {
-        let prefix = Prefix::from(*self);
-        format!("{}/{}", prefix.address, prefix.length)
-    }
-}
 
 /// The pinned maps, open. Outlives the programs' owner: the controller holds it on its own thread.
 #[derive(Debug)]
@@ -65,8 +31,7 @@ pub struct Tables {
     tables: MapOfMaps,
     old_seen: MapOfMaps,
     flows: Arc<Flows>,
-    local: Table<Address, u8>,
-    routes: Table<RouteKey, NextHop>,
+    routes: Routes,
     wanted: Table<Address, u32>,
     counters: PerCpu,
     service_traffic: PerCpu,
@@ -85,8 +50,7 @@ impl Tables {
             tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
             old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
             flows: Flows::open(maps)?,
-            local: Table::open(names::MAP_LOCAL, maps)?,
-            routes: Table::open(names::MAP_ROUTES, maps)?,
+            routes: Routes::open(maps)?,
             wanted: Table::open(names::MAP_WANTED, maps)?,
             counters: PerCpu::open(names::MAP_COUNTERS, maps)?,
             service_traffic: PerCpu::open(names::MAP_SERVICE_TRAFFIC, maps)?,
@@ -116,10 +80,10 @@ impl KernelTables for Tables {
             KernelAction::RemoveService { key } => self.services.delete(key).map(drop),
             KernelAction::PutEndpoint { key, endpoint } => self.endpoints.put(key, endpoint),
             KernelAction::RemoveEndpoint { key } => self.endpoints.delete(key).map(drop),
-            KernelAction::PutLocal { address } => self.local.put(address, &1),
-            KernelAction::RemoveLocal { address } => self.local.delete(address).map(drop),
-            KernelAction::PutRoute { prefix, hop } => self.routes.put(&prefix.into(), hop),
-            KernelAction::RemoveRoute { prefix } => self.routes.delete(&prefix.into()).map(drop),
+            KernelAction::PutLocal { address } => self.routes.put_local(address),
+            KernelAction::RemoveLocal { address } => self.routes.remove_local(address),
+            KernelAction::PutRoute { prefix, hop } => self.routes.put(prefix, hop),
+            KernelAction::RemoveRoute { prefix } => self.routes.remove(prefix),
         }
     }
 
@@ -139,14 +103,7 @@ impl KernelTables for Tables {
         }
         state.services.extend(self.services.entries()?);
         state.endpoints.extend(self.endpoints.entries()?);
-        self.local.scan(Batch::Read, |addresses, _| {
-            state.local.extend(addresses);
-            Ok(())
-        })?;
-        self.routes.scan(Batch::Read, |keys, hops| {
-            state.routes.extend(keys.iter().map(|key| Prefix::from(*key)).zip(hops.iter().copied()));
-            Ok(())
-        })?;
+        self.routes.read_back(&mut state)?;
         Ok(state)
     }
 
@@ -205,26 +162,5 @@ impl KernelTables for Tables {
         let time = clock_gettime(ClockId::MonotonicCoarse);
         let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
         ticks::from_nanos(nanos)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_of_both_families_survive_the_trie_key() {
-        for (address, length, bits) in [
-            ("0.0.0.0", 0, 96),
-            ("10.1.0.0", 16, 112),
-            ("192.0.2.1", 32, 128),
-            ("::", 0, 0),
-            ("2001:db8::", 32, 32),
-        ] {
-            let prefix = Prefix { address: address.parse().unwrap(), length };
-            let key = RouteKey::from(&prefix);
-            assert_eq!(key.length, bits, "{address}/{length}");
-            assert_eq!(Prefix::from(key), prefix);
-        }
     }
 }

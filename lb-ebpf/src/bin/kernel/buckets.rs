@@ -20,9 +20,27 @@ pub fn find<'a, K: Key, V>(
     key: &K,
 ) -> Option<&'a V> {
     const { assert!(size_of::<Entry<K, V>>() == size_of::<K>() + size_of::<V>()) }
-    let entry = entries.get(search(buckets, count, key.hash())?)?;
+    let hash = key.hash();
+    let (element, word, bit) = hash.filter();
+    let filter = buckets.get_ptr(count + element)?;
+    // SAFETY: within the element; the controller writes words whole.
+    if unsafe { (&raw const (*filter)[word]).read_volatile() } & bit == 0 {
+        return None;
+    }
+    let entry = entries.get(search(buckets, count, hash)?)?;
     // The entry is as it was when its word was written: it is not reused before this program ends.
     if entry.key == *key { Some(&entry.value) } else { None }
+}
+
+/// The same for a key that is known to be there, if any key with its tag is.
+#[inline(always)]
+pub fn find_sure<'a, K: Key, V>(
+    buckets: &Array<Bucket>,
+    count: u32,
+    entries: &'a Array<Entry<K, V>>,
+    key: &K,
+) -> Option<&'a V> {
+    entries.get(search(buckets, count, key.hash())?).map(|entry| &entry.value)
 }
 
 /// The only entry that can be the key's: no two keys of a bucket have the same tag.

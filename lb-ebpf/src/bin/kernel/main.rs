@@ -20,6 +20,7 @@ use crate::tables::Maps;
 
 /// Native and generic XDP. Accepts frames in several buffers, so that jumbo MTUs can be attached.
 #[xdp(frags)]
+#[inline(always)]
 pub fn sluice_xdp(context: XdpContext) -> u32 {
     let frame = &mut xdp::Frame::new(context.ctx);
     let verdict = fast(frame, &Maps);
@@ -32,6 +33,7 @@ pub fn sluice_xdp(context: XdpContext) -> u32 {
 
 /// What [`sluice_xdp`] leaves to it.
 #[xdp(frags)]
+#[inline(always)]
 pub fn sluice_xdp_rare(context: XdpContext) -> u32 {
     let frame = &mut xdp::Frame::new(context.ctx);
     let verdict = rare(frame, &Maps);
@@ -53,6 +55,7 @@ const NEXT: i32 = -1;
 
 /// tcx and clsact, ingress.
 #[classifier]
+#[inline(always)]
 pub fn sluice_tc(context: TcContext) -> i32 {
     let frame = &mut tc::Frame::new(context.skb.skb);
     let verdict = fast(frame, &Maps);
@@ -65,6 +68,7 @@ pub fn sluice_tc(context: TcContext) -> i32 {
 
 /// What [`sluice_tc`] leaves to it.
 #[classifier]
+#[inline(always)]
 pub fn sluice_tc_rare(context: TcContext) -> i32 {
     let frame = &mut tc::Frame::new(context.skb.skb);
     let verdict = rare(frame, &Maps);

@@ -7,8 +7,9 @@ use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
-use lb_common::buckets::Bucket;
+use lb_common::buckets::{Bucket, FILTER};
 use lb_common::hash::Seed;
+use lb_common::route::{Host, Routes};
 use lb_common::{
     Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
     limits,
@@ -29,7 +30,8 @@ pub static SERVICES: Array<Entry<SocketKey, Service>> =
 
 /// Where the services are.
 #[map]
-pub static SERVICE_BUCKETS: Array<Bucket> = Array::with_max_entries(limits::SERVICE_BUCKETS, BPF_F_MMAPABLE);
+pub static SERVICE_BUCKETS: Array<Bucket> =
+    Array::with_max_entries(limits::SERVICE_BUCKETS + FILTER, BPF_F_MMAPABLE);
 
 /// Backend's endpoint -> service of its replies, through buckets. Written by the controller, read per packet
 /// that is for no VIP.
@@ -40,7 +42,7 @@ pub static ENDPOINTS: Array<Entry<SocketKey, Endpoint>> =
 /// Where the endpoints are.
 #[map]
 pub static ENDPOINT_BUCKETS: Array<Bucket> =
-    Array::with_max_entries(limits::ENDPOINT_BUCKETS, BPF_F_MMAPABLE);
+    Array::with_max_entries(limits::ENDPOINT_BUCKETS + FILTER, BPF_F_MMAPABLE);
 
 /// Backend index -> backend. Written by the controller.
 #[map]
@@ -69,11 +71,27 @@ pub static HALF_OPEN: HashMap<FlowKey, HalfOpen> =
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(limits::FLOWS, BPF_F_NO_PREALLOC);
 
-/// The host's own addresses. Written by the controller.
+/// What is known of single addresses: the host's own, neighbours, routes to one address; through buckets.
+/// Written by the controller.
 #[map]
-pub static LOCAL: HashMap<Address, u8> = HashMap::with_max_entries(limits::LOCAL_ADDRESSES, 0);
+pub static HOSTS: Array<Entry<Address, Host>> =
+    Array::with_max_entries(limits::HOSTS + limits::SPARE_ENTRIES, 0);
 
-/// Prefix -> next hop, for replies. Written by the controller from the host's routes and neighbours.
+/// Where the hosts are.
+#[map]
+pub static HOST_BUCKETS: Array<Bucket> =
+    Array::with_max_entries(limits::HOST_BUCKETS + FILTER, BPF_F_MMAPABLE);
+
+/// Family -> its routes to networks, where they are few; through buckets. Written by the controller.
+#[map]
+pub static LISTS: Array<Entry<Address, Routes>> = Array::with_max_entries(limits::LISTS, 0);
+
+/// Where the lists are.
+#[map]
+pub static LIST_BUCKETS: Array<Bucket> =
+    Array::with_max_entries(limits::LIST_BUCKETS + FILTER, BPF_F_MMAPABLE);
+
+/// Network -> next hop, where they are many. Written by the controller from the host's routes.
 #[map]
 pub static ROUTES: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(limits::ROUTES, BPF_F_NO_PREALLOC);
 

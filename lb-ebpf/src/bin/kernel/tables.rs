@@ -4,6 +4,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
+use lb_common::route::{self, Host, Routes};
 use lb_common::{
     Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
     SocketKey, limits, ticks,
@@ -78,6 +79,13 @@ impl HalfOpenEntry for Entry<HalfOpen> {
     }
 }
 
+/// The first of the listed routes that covers an address.
+#[inline(always)]
+fn listed<'a>(routes: &'a Routes, address: &Address) -> Option<&'a NextHop> {
+    let listed = routes.list.iter().zip(0..routes.count);
+    listed.map(|(route, _)| route).find(|route| route.covers(address)).map(|route| &route.hop)
+}
+
 impl Tables for Maps {
     type Flow = Entry<Flow>;
     type HalfOpen = Entry<HalfOpen>;
@@ -123,13 +131,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn is_local(&self, address: &Address) -> bool {
-        maps::LOCAL.get_ptr(address).is_some()
+    fn host(&self, address: &Address) -> Option<&Host> {
+        buckets::find(&maps::HOST_BUCKETS, limits::HOST_BUCKETS, &maps::HOSTS, address)
     }
 
     #[inline(always)]
     fn next_hop(&self, address: &Address) -> Option<&NextHop> {
-        maps::ROUTES.get(Key::new(128, *address))
+        let family = Routes::key(address.is_v4());
+        match buckets::find_sure(&maps::LIST_BUCKETS, limits::LIST_BUCKETS, &maps::LISTS, &family) {
+            Some(routes) if routes.count != route::TOO_MANY => listed(routes, address),
+            _ => maps::ROUTES.get(Key::new(128, *address)),
+        }
     }
 
     #[inline(always)]
