@@ -8,8 +8,8 @@ use std::vec::Vec;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
-    Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
+    SocketKey, Traffic,
 };
 use zerocopy::IntoBytes;
 
@@ -127,6 +127,8 @@ pub struct Model {
     pub half_open: Memory<HalfOpen>,
     /// The buckets of the one CPU that there is, one for each kind of answer.
     pub answers: [Cell<Tokens>; ANSWERS],
+    /// What happened on the way of packets.
+    pub events: RefCell<HashMap<Counter, u64>>,
     /// Whether the guard has let enough flows in for the moment.
     pub is_guarded: Cell<bool>,
     /// Traffic by service index.
@@ -304,6 +306,10 @@ impl Tables for Model {
         direction.count(services.entry(service.id.index()).or_default(), bytes);
         let mut backends = self.backend_traffic.borrow_mut();
         direction.count(backends.entry(backend.index()).or_default(), bytes);
+    }
+
+    fn note(&self, event: Counter) {
+        *self.events.borrow_mut().entry(event).or_default() += 1;
     }
 
     fn count_drop(&self, service: &Service) {

@@ -3,8 +3,8 @@
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
-    Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
+    SocketKey, Traffic,
 };
 
 use crate::rare::limiter::Answer;
@@ -118,6 +118,8 @@ pub trait Tables {
 
     /// Counts a packet of `bytes` for its service and backend.
     fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32);
+    /// Counts what happened on a packet's way, [`Counter::is_event`].
+    fn note(&self, event: Counter);
     /// Counts a dropped packet for its service.
     fn count_drop(&self, service: &Service);
 }

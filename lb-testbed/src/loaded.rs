@@ -61,7 +61,7 @@ pub struct Ran {
     pub action: u32,
     /// The frame afterwards.
     pub frame: Vec<u8>,
-    /// The only counter beside `received` that the run raised.
+    /// The only counter that the run raised beside `received` and events.
     pub verdict: Option<Counter>,
 }
 
@@ -194,7 +194,8 @@ impl Loaded {
         let after = self.plane.tables.counters(&[], &[])?.counters;
         let mut raised = after
             .iter()
-            .filter(|(counter, value)| before.get(counter) != Some(value) && **counter != Counter::Received)
+            .filter(|(counter, value)| before.get(counter) != Some(value))
+            .filter(|(counter, _)| **counter != Counter::Received && !counter.is_event())
             .map(|(counter, _)| *counter);
         let verdict = raised.next();
         anyhow::ensure!(raised.next().is_none(), "more than one verdict was counted");

@@ -79,6 +79,12 @@ fn lists_flows(plane: Plane) -> anyhow::Result<()> {
     let text = succeeded(bed.sluice.ask(&["flows"])?)?;
     ensure!(text.contains(&one.to_string()) && text.contains("established"), "{text}");
 
+    if plane != Plane::Proxy {
+        eventually("the next sweep counts them", DEADLINE, || {
+            let flows = bed.sluice.status()?.tables.into_iter().find(|table| table.name == "flows");
+            Ok(flows.is_some_and(|flows| flows.entries >= listed && flows.capacity == 65536).then_some(()))
+        })?;
+    }
     drop(visits);
     eventually("ended flows are closing or gone", DEADLINE, || {
         let left = flows(&bed, &["--service", SERVICE])?;

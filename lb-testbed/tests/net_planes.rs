@@ -90,7 +90,7 @@ fn flows_go_where_explain_says(bed: &Bed, target: SocketAddr, plane: Plane) -> a
     let service = bed.service()?;
     // On stable slots the kernel planes remember nothing.
     let tracked = if plane == Plane::Proxy { visits.len() as u64 } else { 0 };
-    ensure!(service.flows == tracked && service.new_flows >= visits.len() as u64, "{service:?}");
+    ensure!(service.flows == tracked && service.new_flows >= Some(visits.len() as u64), "{service:?}");
     let pool = bed.pool()?;
     ensure!(pool.backends.iter().map(|backend| backend.flows).sum::<u64>() == tracked, "{pool:?}");
     Ok(())

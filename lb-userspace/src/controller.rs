@@ -10,6 +10,7 @@ pub mod apply;
 pub mod assignment;
 pub mod desired;
 pub mod explain;
+pub mod fill;
 pub mod flows;
 pub mod ids;
 pub mod kernel_state;

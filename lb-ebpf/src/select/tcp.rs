@@ -99,7 +99,10 @@ impl<T: Tables> Tracked<'_, T> {
         // Once more: another CPU may have promoted the flow between the two look-ups.
         let id = match live_flow(self.tables, self.key, self.now) {
             Some((entry, flow)) => self.follow(&entry, &flow, segment),
-            None => default(self.tables, self.slot),
+            None => {
+                self.tables.note(Counter::Missed);
+                default(self.tables, self.slot)
+            }
         };
         // A closing entry does not speak for its flow: where the tuple was opened again while the slot was
         // stable, the entry ends before the flow, which then belongs to `fallback`.

@@ -11,7 +11,8 @@ use std::rc::Rc;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
+    SocketKey,
 };
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::process;
@@ -278,5 +279,6 @@ impl<'a> Tables for InFlight<'a> {
         false
     }
     fn count(&self, _service: &Service, _backend: BackendId, _direction: Direction, _bytes: u32) {}
+    fn note(&self, _event: Counter) {}
     fn count_drop(&self, _service: &Service) {}
 }

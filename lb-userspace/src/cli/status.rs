@@ -1,5 +1,6 @@
 //! `sluice status`: the status document as text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::model::status::{BackendStatus, PoolStatus, ServiceStatus, Status};
@@ -26,18 +27,35 @@ pub fn render(status: &Status) -> String {
         text.push('\n');
         text.push_str(&pool_text(pool));
     }
-    let drops = status.drops.iter().filter(|(_, count)| **count > 0).collect::<Vec<_>>();
-    if !drops.is_empty() {
-        let mut table = Table::new([("DROPS", Left), ("PACKETS", Right)]);
-        for (reason, count) in drops {
-            table.row([reason.clone(), count.to_string()]);
-        }
+    let tables = [fills(status), counts("DROPS", &status.drops), counts("EVENTS", &status.events)];
+    for table in tables.into_iter().flatten() {
         text.push('\n');
-        text.push_str(&table.render(""));
+        text.push_str(&table);
+    }
+    for warning in &status.warnings {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\nwarning: {}", plain(warning));
     }
     text.push('\n');
     text.push_str(ABOUT_FLOWS);
     text
+}
+
+/// The counters that are not zero.
+fn counts(head: &str, counts: &BTreeMap<String, u64>) -> Option<String> {
+    let mut table = Table::new([(head, Left), ("PACKETS", Right)]);
+    let counted = counts.iter().filter(|(_, count)| **count > 0);
+    let rows = counted.map(|(name, count)| table.row([name.clone(), count.to_string()])).count();
+    (rows > 0).then(|| table.render(""))
+}
+
+/// The tables that remember flows, where they remember any.
+fn fills(status: &Status) -> Option<String> {
+    let mut text = Table::new([("TABLE", Left), ("ENTRIES", Right), ("CAPACITY", Right)]);
+    for table in &status.tables {
+        text.row([table.name.clone(), table.entries.to_string(), table.capacity.to_string()]);
+    }
+    status.tables.iter().any(|table| table.entries > 0).then(|| text.render(""))
 }
 
 fn planes(status: &Status) -> String {
@@ -71,7 +89,7 @@ fn services(services: &[ServiceStatus]) -> String {
             service.forward.clone(),
             or_dash(service.plane),
             service.flows.to_string(),
-            service.new_flows.to_string(),
+            or_dash(service.new_flows),
             service.rate.map_or_else(dash, |rate| format!("{rate:.0}")),
             bytes(service.bytes),
             service.drops.to_string(),
@@ -100,7 +118,7 @@ fn pool_text(pool: &PoolStatus) -> String {
             weight(backend),
             format!("{:.1} %", backend.share * 100.0),
             backend.flows.to_string(),
-            backend.new_flows.to_string(),
+            or_dash(backend.new_flows),
             bytes(backend.bytes),
             last_check(backend),
             backend.reason.clone(),

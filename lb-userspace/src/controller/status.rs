@@ -8,6 +8,7 @@ use lb_common::{Counter, SocketKey, Traffic};
 
 use super::apply::Confirmed;
 use super::desired::{Fold, Judged};
+use super::fill;
 use super::ids::Part;
 use super::kernel_state::Identities;
 use super::placement::Placement;
@@ -62,6 +63,11 @@ pub struct Kernel<'a> {
 pub fn build(view: &View<'_>) -> Status {
     let counters = view.kernel.as_ref().map(|kernel| &kernel.counters.counters);
     let count = |counter| counters.and_then(|counters| counters.get(&counter)).copied().unwrap_or(0);
+    let counted = |is_asked: fn(Counter) -> bool| {
+        let asked = Counter::ALL.iter().copied().filter(|counter| is_asked(*counter));
+        asked.map(|counter| (counter.name().to_owned(), count(counter))).collect()
+    };
+    let tables: Vec<_> = view.kernel.iter().flat_map(|kernel| fill::tables(kernel.sweep)).collect();
     Status {
         version: view.version.to_owned(),
         phase: view.phase.to_owned(),
@@ -69,11 +75,11 @@ pub fn build(view: &View<'_>) -> Status {
         planes: view.planes.to_vec(),
         services: view.config.services.iter().map(|configured| service(view, configured)).collect(),
         pools: view.config.pools.iter().map(|configured| pool(view, configured)).collect(),
-        drops: Counter::ALL
-            .iter()
-            .filter(|counter| counter.is_drop())
-            .map(|counter| (counter.name().to_owned(), count(*counter)))
-            .collect(),
+        verdicts: counted(Counter::is_verdict),
+        drops: counted(Counter::is_drop),
+        events: counted(Counter::is_event),
+        warnings: tables.iter().filter_map(fill::warning).collect(),
+        tables,
     }
 }
 
@@ -93,9 +99,11 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
         reason: placement.map(Placement::reason).unwrap_or_default().to_owned(),
         pool: service.pool.clone(),
         flows: 0,
-        new_flows: 0,
+        new_flows: None,
         packets: None,
         bytes: 0,
+        reply_packets: None,
+        reply_bytes: 0,
         drops: 0,
         rate: None,
     };
@@ -107,18 +115,24 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
             let index = entry.id.index();
             let traffic = kernel.counters.services.get(&index).copied().unwrap_or_default();
             status.flows += kernel.sweep.by_service.get(&index).copied().unwrap_or(0);
-            status.new_flows += traffic.new_flows;
+            if listen.protocol == Protocol::Tcp {
+                *status.new_flows.get_or_insert(0) += traffic.new_flows;
+            }
             *status.packets.get_or_insert(0) += traffic.packets;
             status.bytes += traffic.bytes;
+            *status.reply_packets.get_or_insert(0) += traffic.reply_packets;
+            status.reply_bytes += traffic.reply_bytes;
             status.drops += traffic.drops;
             *status.rate.get_or_insert(0.0) += (kernel.rate)(index);
         } else if let Some((traffic, _)) = view.traffic.get(&listen) {
             status.flows += traffic.connections;
-            status.new_flows += traffic.new_connections;
+            *status.new_flows.get_or_insert(0) += traffic.new_connections;
             if listen.protocol == Protocol::Udp {
                 *status.packets.get_or_insert(0) += traffic.packets;
+                *status.reply_packets.get_or_insert(0) += traffic.reply_packets;
             }
             status.bytes += traffic.bytes;
+            status.reply_bytes += traffic.reply_bytes;
             status.drops += traffic.failures;
         }
     }
@@ -201,29 +215,39 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         slots,
         share,
         flows: 0,
-        new_flows: 0,
+        new_flows: None,
         packets: None,
         bytes: 0,
+        reply_packets: None,
+        reply_bytes: 0,
         last_check: judged.last_check.clone(),
     };
     let ids = view.kernel.iter().flat_map(|kernel| kernel.identities.of(address).map(move |id| (kernel, id)));
     for (kernel, id) in ids {
         let traffic = kernel.counters.backends.get(&id.index()).copied().unwrap_or_else(Traffic::default);
         status.flows += kernel.sweep.by_backend.get(&id).copied().unwrap_or(0);
-        status.new_flows += traffic.new_flows;
+        let protocol =
+            kernel.confirmed.applied.backends.get(&id.index()).map(|entry| entry.endpoint().protocol);
+        if protocol == Some(u16::from(Protocol::Tcp.number())) {
+            *status.new_flows.get_or_insert(0) += traffic.new_flows;
+        }
         *status.packets.get_or_insert(0) += traffic.packets;
         status.bytes += traffic.bytes;
+        *status.reply_packets.get_or_insert(0) += traffic.reply_packets;
+        status.reply_bytes += traffic.reply_bytes;
     }
     let services = view.config.services.iter().filter(|service| service.pool == pool.name);
     for listen in services.flat_map(Service::listens) {
         let traffic = view.traffic.get(&listen).and_then(|(_, backends)| backends.get(&address));
         if let Some(traffic) = traffic {
             status.flows += traffic.connections;
-            status.new_flows += traffic.new_connections;
+            *status.new_flows.get_or_insert(0) += traffic.new_connections;
             if listen.protocol == Protocol::Udp {
                 *status.packets.get_or_insert(0) += traffic.packets;
+                *status.reply_packets.get_or_insert(0) += traffic.reply_packets;
             }
             status.bytes += traffic.bytes;
+            status.reply_bytes += traffic.reply_bytes;
         }
     }
     status

@@ -120,6 +120,10 @@ pub struct Sweep {
     pub half_open: u64,
     /// Live entries of the flow table.
     pub flows: u64,
+    /// Entries that the half-open table has room for.
+    pub half_open_capacity: u64,
+    /// Entries that the flow table has room for.
+    pub flows_capacity: u64,
     /// Entries deleted.
     pub deleted: u64,
 }

@@ -55,7 +55,11 @@ pub(super) fn sweep(
     flows: &Table<FlowKey, Flow>,
     now: u32,
 ) -> Result<Sweep, PlaneError> {
-    let mut report = Sweep::default();
+    let mut report = Sweep {
+        half_open_capacity: half_open.capacity(),
+        flows_capacity: flows.capacity(),
+        ..Sweep::default()
+    };
     report.half_open = sweep_table(half_open, now, &mut report)?;
     report.flows = sweep_table(flows, now, &mut report)?;
     Ok(report)

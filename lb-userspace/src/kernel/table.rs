@@ -66,6 +66,11 @@ impl<K: Key, V: Plain> Table<K, V> {
         Ok(Self { name, map, types: PhantomData })
     }
 
+    /// Entries that there is room for.
+    pub(super) fn capacity(&self) -> u64 {
+        self.map.entries.into()
+    }
+
     /// The value of a key.
     pub(super) fn get(&self, key: &K) -> Result<Option<V>, PlaneError> {
         let mut value = V::new_zeroed();

@@ -23,8 +23,28 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// In config order.
     pub pools: Vec<PoolStatus>,
+    /// Kernel planes: frames `received`, and of them those that were not dropped, by what became of them.
+    /// `received` is the sum of the others and of all drops.
+    pub verdicts: BTreeMap<String, u64>,
     /// Kernel planes: packets dropped by reason, all reasons listed.
     pub drops: BTreeMap<String, u64>,
+    /// Kernel planes: what happened on the way of packets that are counted above.
+    pub events: BTreeMap<String, u64>,
+    /// Kernel planes: how full the tables are that remember flows.
+    pub tables: Vec<TableStatus>,
+    /// What needs somebody's attention, each with its cure.
+    pub warnings: Vec<String>,
+}
+
+/// A table that remembers flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// `flows` (proven ones) or `half_open`.
+    pub name: String,
+    /// At the last sweep.
+    pub entries: u64,
+    /// What it has room for. A full table refuses new entries and loses none.
+    pub capacity: u64,
 }
 
 /// The plane of one interface.
@@ -57,12 +77,16 @@ pub struct ServiceStatus {
     pub pool: String,
     /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
     pub flows: u64,
-    /// SYNs forwarded; proxy: connections accepted.
-    pub new_flows: u64,
+    /// SYNs forwarded; proxy: connections accepted. Null for UDP on the kernel planes, which cannot tell.
+    pub new_flows: Option<u64>,
     /// From clients; null for TCP on the proxy plane.
     pub packets: Option<u64>,
     /// From clients.
     pub bytes: u64,
+    /// To clients; null for TCP on the proxy plane.
+    pub reply_packets: Option<u64>,
+    /// To clients.
+    pub reply_bytes: u64,
     /// Packets dropped; proxy: TCP connections that found no backend, UDP datagrams dropped.
     pub drops: u64,
     /// Packets a second over the last 10 s; null on the proxy plane.
@@ -103,12 +127,16 @@ pub struct BackendStatus {
     pub share: f64,
     /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
     pub flows: u64,
-    /// SYNs forwarded; proxy: connections opened.
-    pub new_flows: u64,
+    /// SYNs forwarded; proxy: connections opened. Null where it serves nothing but UDP on the kernel planes.
+    pub new_flows: Option<u64>,
     /// From clients; null for TCP on the proxy plane.
     pub packets: Option<u64>,
     /// From clients.
     pub bytes: u64,
+    /// To clients; null for TCP on the proxy plane.
+    pub reply_packets: Option<u64>,
+    /// To clients.
+    pub reply_bytes: u64,
     /// The last health check; null before the first and with `check = "none"`.
     pub last_check: Option<LastCheck>,
 }

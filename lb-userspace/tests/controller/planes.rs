@@ -193,7 +193,7 @@ async fn status_adds_up() {
     let world = World::start(WEB).await;
     let index = world.kernel.state().services.values().map(|service| service.id.index()).max().unwrap();
     let count = |packets| KernelCounters {
-        counters: [(Counter::Settling, 5)].into(),
+        counters: [(Counter::Settling, 5), (Counter::Received, 900), (Counter::Missed, 6)].into(),
         services: [(index, Traffic { packets, bytes: 1000, new_flows: 3, drops: 2, ..Traffic::default() })]
             .into(),
         backends: [(world.id(A).index(), Traffic { packets: 9, ..Traffic::default() })].into(),
@@ -202,6 +202,8 @@ async fn status_adds_up() {
         by_service: [(index, 4)].into(),
         by_backend: [(world.id(A), 4)].into(),
         flows: 4,
+        flows_capacity: 5,
+        half_open_capacity: 100,
         ..Sweep::default()
     });
     world.down(B).await;
@@ -211,11 +213,16 @@ async fn status_adds_up() {
     }
     let status = world.handle.status().await.unwrap();
     let service = &status.services[0];
-    assert_eq!((service.flows, service.new_flows, service.packets), (4, 3, Some(1900)));
+    assert_eq!((service.flows, service.new_flows, service.packets), (4, Some(3), Some(1900)));
     assert_eq!((service.bytes, service.drops, service.plane), (1000, 2, Some(Plane::Tc)));
     let rate = service.rate.unwrap();
     assert!((95.0..=105.0).contains(&rate), "{rate}");
     assert_eq!(status.drops["settling"], 5);
+    assert_eq!((status.verdicts["received"], status.events["missed"]), (900, 6));
+    let listed = status.drops.len() + status.verdicts.len() + status.events.len();
+    assert_eq!(listed, Counter::ALL.len(), "every counter is shown once");
+    assert_eq!((status.tables[0].name.as_str(), status.tables[0].entries), ("flows", 4));
+    assert!(status.warnings[0].contains("flows is 80 % full"), "{:?}", status.warnings);
     assert_eq!(status.drops.len(), Counter::ALL.iter().filter(|counter| counter.is_drop()).count());
     let pool = world.pool("web").await;
     assert_eq!(pool.backends.iter().map(|backend| backend.slots).sum::<u64>(), 13);
@@ -277,7 +284,7 @@ async fn proxied_services_are_explained_and_counted() {
     world.proxy.set_traffic(web(), service, [(address(A), backend)].into());
     let status = world.handle.status().await.unwrap();
     let shown = &status.services[0];
-    assert_eq!((shown.flows, shown.new_flows, shown.bytes, shown.drops), (2, 7, 50, 1));
+    assert_eq!((shown.flows, shown.new_flows, shown.bytes, shown.drops), (2, Some(7), 50, 1));
     assert_eq!((shown.packets, shown.rate), (None, None));
     assert_eq!(status.pools[0].backends[0].flows, 1);
     assert_eq!(status.pools[0].backends.iter().map(|backend| backend.slots).sum::<u64>(), 13);

@@ -207,6 +207,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn note(&self, event: Counter) {
+        maps::note(event);
+    }
+
+    #[inline(always)]
     fn count_drop(&self, service: &Service) {
         if let Some(traffic) = maps::SERVICE_TRAFFIC.get_ptr_mut(service.id.index()) {
             // SAFETY: this CPU's element; nobody else writes it.

@@ -1,6 +1,6 @@
 //! What the controller does for the kernel planes from time to time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use lb_common::service::VIP_MARKER;
@@ -8,8 +8,9 @@ use lb_common::{Service, ticks};
 
 use super::planes::Kernel;
 use super::{Controller, now};
-use crate::controller::maintain;
+use crate::controller::{fill, maintain};
 use crate::data_plane::PlaneError;
+use crate::data_plane::kernel::Sweep;
 use crate::data_plane::proxy::ProxyPlane;
 
 /// Between two looks for neighbours that replies wait for.
@@ -35,6 +36,7 @@ pub(super) struct Chores {
     settle: Instant,
     audit: Instant,
     pub(super) rates: Rates,
+    alarms: Alarms,
 }
 
 impl Chores {
@@ -46,6 +48,7 @@ impl Chores {
             settle: now + SETTLE.0,
             audit: now + AUDIT,
             rates: Rates::default(),
+            alarms: Alarms::default(),
         }
     }
 
@@ -96,6 +99,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
                 || kernel.confirmed.applied.services.values().any(Service::tracks_always);
             if tracked || kernel.sweep.flows + kernel.sweep.half_open > 0 {
                 kernel.sweep = kernel.call(maintain::sweep).await??;
+                chores.alarms.ring(&kernel.sweep);
                 let end = self::now();
                 chores.sweep = end + SWEEP.0.max((end - now) * SWEEP.1);
             }
@@ -129,6 +133,26 @@ pub(super) async fn audit(kernel: &mut Kernel) -> Result<bool, PlaneError> {
 pub(super) fn service_indexes(kernel: &Kernel) -> Vec<u32> {
     let services = kernel.confirmed.applied.services.values();
     services.filter(|service| service.flags & VIP_MARKER == 0).map(|service| service.id.index()).collect()
+}
+
+/// The tables whose fill has been warned of.
+#[derive(Debug, Default)]
+struct Alarms(BTreeSet<String>);
+
+impl Alarms {
+    /// Warns of a table once, until it has room again.
+    fn ring(&mut self, sweep: &Sweep) {
+        for table in fill::tables(sweep) {
+            match fill::warning(&table) {
+                Some(warning) if self.0.insert(table.name.clone()) => tracing::warn!("{warning}"),
+                Some(_) => {}
+                None if self.0.remove(&table.name) => {
+                    tracing::info!("the table {} has room again", table.name);
+                }
+                None => {}
+            }
+        }
+    }
 }
 
 /// Packets by service index over the last seconds.
