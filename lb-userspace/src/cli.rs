@@ -12,7 +12,7 @@ pub mod status;
 mod table;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -27,15 +27,17 @@ pub use failure::Failure;
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, long_version = long_version(), arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// Socket of the daemon
-    #[arg(long, global = true, value_name = "PATH", env = "SLUICE_ADMIN__SOCKET", default_value = SOCKET)]
-    pub socket: PathBuf,
+    /// Socket of the daemon; for `run`, instead of the config's [default: /run/sluice/admin.sock]
+    #[arg(long, global = true, value_name = "PATH", env = SOCKET_VARIABLE)]
+    pub socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
 const SOCKET: &str = "/run/sluice/admin.sock";
+/// Overrides `admin.socket`, as such variables do for every key.
+const SOCKET_VARIABLE: &str = "SLUICE_ADMIN__SOCKET";
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 config invalid, 4 no rights";
 
 /// What to do.
@@ -190,20 +192,21 @@ fn long_version() -> &'static str {
 impl Cli {
     /// Does what the verb says.
     pub fn run(self) -> Result<(), Failure> {
-        let Self { socket, verb } = self;
+        let Self { socket: asked, verb } = self;
+        let socket = asked.as_deref().unwrap_or_else(|| Path::new(SOCKET));
         match verb {
-            Verb::Run { config, detach } => run::run(&config.path, detach),
+            Verb::Run { config, detach } => run::run(&config.path, asked.as_deref(), detach),
             Verb::Check { config, output } => check::check(&config.path, output.json),
             Verb::Cleanup { config } => cleanup::cleanup(&config.path),
-            Verb::Status { output } => remote::status(&socket, output.json),
-            Verb::Reload => remote::reload(&socket),
+            Verb::Status { output } => remote::status(socket, output.json),
+            Verb::Reload => remote::reload(socket),
             Verb::Explain { client, service, output } => {
-                remote::explain(&socket, client, service, output.json)
+                remote::explain(socket, client, service, output.json)
             }
             Verb::Flows { service, client, backend, limit, output } => {
-                remote::flows(&socket, &Flows { service, client, backend, limit }, output.json)
+                remote::flows(socket, &Flows { service, client, backend, limit }, output.json)
             }
-            Verb::Backend(verb) => remote::backend(&socket, verb),
+            Verb::Backend(verb) => remote::backend(socket, verb),
             Verb::Completions { shell } => completions(shell),
         }
     }

@@ -26,6 +26,8 @@ pub struct Target {
     pub pool: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Whether it was up when a previous daemon checked it: a first failure is then not the only one needed.
+    pub was_up: bool,
     /// How.
     pub health: model::Health,
 }
@@ -37,7 +39,7 @@ pub struct Observation {
     pub pool: String,
     /// The backend's address.
     pub address: SocketAddr,
-    /// The judgement after this check. The first check decides alone: before it there is none.
+    /// The judgement after this check. The first check decides alone, unless the target was up before.
     pub up: bool,
     /// The check itself.
     pub check: LastCheck,
@@ -77,10 +79,10 @@ impl Checker {
         let mut wanted: HashMap<_, _> = targets
             .into_iter()
             .filter(|target| target.health.check != Check::None)
-            .map(|target| ((target.pool, target.address), target.health))
+            .map(|target| ((target.pool, target.address), (target.was_up, target.health)))
             .collect();
         self.probes.retain(|backend, probe| {
-            let Some(health) = wanted.remove(backend) else { return false };
+            let Some((_, health)) = wanted.remove(backend) else { return false };
             probe.health.send_if_modified(|old| {
                 let changed = *old != health;
                 *old = health;
@@ -88,11 +90,12 @@ impl Checker {
             });
             true
         });
-        for ((pool, address), health) in wanted {
+        for ((pool, address), (was_up, health)) in wanted {
             let (sender, health) = watch::channel(health);
             let task = Task {
                 pool: pool.clone(),
                 address,
+                was_up,
                 health,
                 running: self.running.clone(),
                 observations: self.observations.clone(),

@@ -212,6 +212,22 @@ async fn explain_agrees_with_where_a_connection_goes() {
 }
 
 #[tokio::test]
+async fn run_takes_the_socket_of_the_command_line_and_keeps_it_through_a_reload() {
+    let place = Place::new();
+    place.configure(&web(backend::free_address().await, &[backend::start().await]));
+    let elsewhere = place.path("elsewhere.sock").display().to_string();
+    let mut daemon = Daemon::spawn_with(&place, &["--socket", &elsewhere]);
+    daemon.told("READY=1").await;
+    assert!(!place.path("admin.sock").exists());
+    let there =
+        |verb: &'static str| place.with_arguments(["--socket".into(), elsewhere.clone(), verb.into()]);
+    for verb in ["status", "reload", "status"] {
+        let output = there(verb).await;
+        assert!(output.status.success(), "{verb}: {}", text(&output.stderr));
+    }
+}
+
+#[tokio::test]
 async fn a_second_daemon_does_not_take_the_place_of_the_first() {
     let Fixture { place, listen, daemon: _daemon, .. } = fixture().await;
     let mut second = Daemon::spawn(&place);

@@ -23,7 +23,7 @@ fn http() -> Check {
 
 fn target(address: SocketAddr, check: Check) -> Target {
     let health = Health { check, interval: Duration::from_millis(50), timeout: DEADLINE, rise: 3, fall: 3 };
-    Target { pool: "web".to_owned(), address, health }
+    Target { pool: "web".to_owned(), address, was_up: false, health }
 }
 
 fn checker() -> (Checker, mpsc::Receiver<Observation>) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tokio::time::timeout;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Environment};
 use crate::controller::task::Progress;
 use crate::model::Phase;
 use crate::supervisor::notify;
@@ -39,24 +39,35 @@ enum End {
     Failed(anyhow::Error),
 }
 
-/// Reads the config file, then lives until a signal or a failure.
-pub fn run(file: &Path, detach: bool) -> Result<(), Failure> {
-    let config = Config::load(file, &config::environment()).map_err(Failure::ConfigInvalid)?;
+/// Reads the config file, then lives until a signal or a failure. `socket` is used instead of the config's.
+pub fn run(file: &Path, socket: Option<&Path>, detach: bool) -> Result<(), Failure> {
+    let mut environment = config::environment();
+    if let Some(socket) = socket {
+        // As the variable would do it, now and at every reload.
+        environment.insert(super::SOCKET_VARIABLE.into(), socket.to_string_lossy().into_owned());
+    }
+    let config = Config::load(file, &environment).map_err(Failure::ConfigInvalid)?;
     let log = telemetry::init(&config.daemon.log, config.daemon.log_format).map_err(anyhow::Error::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let result = runtime.block_on(live(file, config, log, detach));
+    let result = runtime.block_on(live(file, environment, config, log, detach));
     // A blocking thread may still drain connections that nobody wants to wait for.
     runtime.shutdown_background();
     result
 }
 
-async fn live(file: &Path, config: Config, log: Log, detach: bool) -> Result<(), Failure> {
+async fn live(
+    file: &Path,
+    environment: Environment,
+    config: Config,
+    log: Log,
+    detach: bool,
+) -> Result<(), Failure> {
     let mut signals = Signals::new().context("signals cannot be taken over")?;
-    let mut daemon = Daemon::build(file, config, log).await?;
+    let mut daemon = Daemon::build(file, environment, config, log).await?;
     let end = match settle(&mut daemon, &mut signals).await {
         None => {
             daemon.phase.send_replace(Phase::Ready);

@@ -162,6 +162,14 @@ impl Pools {
         }
     }
 
+    /// A backend that a previous daemon found up.
+    pub fn adopt_up(&mut self, pool: &str, address: SocketAddr) {
+        let records = self.pools.get_mut(pool).map(|pool| &mut pool.records);
+        for record in records.into_iter().flatten().filter(|record| record.address == address) {
+            record.health.was_up = true;
+        }
+    }
+
     /// The longest time that a check may take.
     pub fn longest_check(&self) -> Duration {
         self.pools.values().map(|pool| pool.health.timeout).max().unwrap_or_default()
@@ -175,6 +183,7 @@ impl Pools {
                 pool.records.iter().filter(|record| record.is_present()).map(|record| Target {
                     pool: name.clone(),
                     address: record.address,
+                    was_up: record.health.was_up,
                     health: pool.health.clone(),
                 })
             })
@@ -188,6 +197,8 @@ impl Pools {
                 if matches!(record.presence, Presence::Leaving(until) if until <= now) {
                     record.presence = Presence::Absent;
                 }
+                // Whoever comes back is a newcomer.
+                record.health.was_up &= record.is_present();
             }
             pool.records.retain(|record| record.presence != Presence::Absent || record.configured.is_some());
         }

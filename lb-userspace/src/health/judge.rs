@@ -2,9 +2,9 @@
 
 use crate::model::Health;
 
-/// The judgement of one backend. The first check decides alone; after that it takes `rise` successes or `fall`
-/// failures in a row to change it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The judgement of one backend. The first check decides alone, unless it was up before; after that it takes
+/// `rise` successes or `fall` failures in a row to change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Judge {
     up: Option<bool>,
     /// Checks in a row that contradict `up`.
@@ -12,6 +12,11 @@ pub(super) struct Judge {
 }
 
 impl Judge {
+    /// Of a backend that nothing is known of, or that was up when somebody else checked it.
+    pub(super) fn new(was_up: bool) -> Self {
+        Self { up: was_up.then_some(true), against: 0 }
+    }
+
     /// Takes the outcome of one check; returns whether the backend is up.
     pub(super) fn observe(&mut self, ok: bool, health: &Health) -> bool {
         let up = *self.up.get_or_insert(ok);
@@ -39,7 +44,7 @@ mod tests {
     }
 
     fn judge(outcomes: &[bool], health: &Health) -> Vec<bool> {
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(false);
         outcomes.iter().map(|&ok| judge.observe(ok, health)).collect()
     }
 
@@ -53,6 +58,12 @@ mod tests {
     #[test]
     fn a_backend_that_is_dead_at_the_start_was_never_up() {
         assert_eq!(judge(&[false, true, true], &health(2, 3)), [false, false, true]);
+    }
+
+    #[test]
+    fn a_backend_that_was_up_before_fails_like_any_other() {
+        let mut judge = Judge::new(true);
+        assert_eq!([false; 3].map(|ok| judge.observe(ok, &health(2, 3))), [true, true, false]);
     }
 
     proptest! {

@@ -19,6 +19,7 @@ use crate::model::status::{LastCheck, rfc3339};
 pub(super) struct Task {
     pub(super) pool: String,
     pub(super) address: SocketAddr,
+    pub(super) was_up: bool,
     pub(super) health: watch::Receiver<Health>,
     pub(super) running: Arc<Semaphore>,
     pub(super) observations: mpsc::Sender<Observation>,
@@ -30,7 +31,7 @@ impl Task {
     where
         F: Future<Output = io::Result<Outcome>>,
     {
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(self.was_up);
         let mut blind = false;
         loop {
             let health = self.health.borrow_and_update().clone();
@@ -108,6 +109,7 @@ mod tests {
                 let task = Task {
                     pool: "web".to_owned(),
                     address: SocketAddr::from(([127, 0, 0, 1], port)),
+                    was_up: false,
                     health,
                     running: running.clone(),
                     observations: observations.clone(),

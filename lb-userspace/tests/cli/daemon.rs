@@ -55,6 +55,11 @@ impl Place {
         timeout(DEADLINE, command).await.unwrap().unwrap()
     }
 
+    /// Any arguments.
+    pub async fn with_arguments(&self, arguments: [String; 3]) -> Output {
+        timeout(DEADLINE, sluice().args(arguments).output()).await.unwrap().unwrap()
+    }
+
     /// A verb that must succeed; what it printed.
     pub async fn done(&self, arguments: &[&str]) -> String {
         let output = self.ask(arguments).await;
@@ -95,11 +100,17 @@ impl Daemon {
     }
 
     pub fn spawn(place: &Place) -> Self {
+        Self::spawn_with(place, &[])
+    }
+
+    /// With arguments before the verb.
+    pub fn spawn_with(place: &Place, arguments: &[&str]) -> Self {
         let (notify, log) = (place.path("notify"), place.path("log"));
         let _ = fs::remove_file(&notify);
         let socket = StdDatagram::bind(&notify).unwrap();
         socket.set_nonblocking(true).unwrap();
         let child = sluice()
+            .args(arguments)
             .args(["run", "-c"])
             .arg(place.path("config.toml"))
             .env("NOTIFY_SOCKET", &notify)

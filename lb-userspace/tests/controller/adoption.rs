@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lb_common::Slot;
 use lb_userspace::controller::StartError;
+use lb_userspace::controller::request::BackendChange;
 use lb_userspace::data_plane::kernel::{KernelState, Sweep};
 use lb_userspace::data_plane::recorder::KernelRecorder;
 
@@ -31,6 +32,26 @@ async fn nothing_is_touched_before_the_first_verdicts() {
     world.done().await;
     assert_eq!(world.kernel.take_actions(), [], "the last daemon knew it all");
     assert_eq!(world.kernel.state(), state);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failed_check_after_adoption_does_not_decide_over_a_backend_that_was_up() {
+    let (kernel, _) = mid_change().await;
+    let world = World::with(WEB, kernel).unwrap();
+    let was_up = |backend| {
+        let targets = world.targets.borrow();
+        targets.iter().find(|target| target.address == address(backend)).unwrap().was_up
+    };
+    assert_eq!([A, B, C].map(was_up), [false, true, true], "A had failed");
+    world.all_up().await;
+    world.done().await;
+    world.handle.backend("web".into(), address(B), BackendChange::Remove { now: true }).await.unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    world.handle.backend("web".into(), address(B), BackendChange::Put { weight: 1 }).await.unwrap();
+    assert!(!was_up(B), "whoever comes back is a newcomer");
+
+    let fresh = World::with(WEB, KernelRecorder::new(KernelState::default())).unwrap();
+    assert!(fresh.targets.borrow().iter().all(|target| !target.was_up));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use lb_userspace::controller::request::{BackendChange, RequestError};
 use lb_userspace::data_plane::kernel::KernelAction;
+use tokio::time::{Instant, sleep};
 
-use super::harness::{A, B, C, WEB, World, address, named};
+use super::harness::{A, B, C, WEB, World, address, hop, named};
 
 async fn change(world: &World, backend: &str, change: BackendChange) -> Result<(), RequestError> {
     world.handle.backend("web".into(), address(backend), change).await
@@ -43,6 +44,35 @@ table_size = 13
 health = { check = "none" }
 backend = [{ address = "10.0.0.3:80" }]
 "#;
+
+#[tokio::test(start_paused = true)]
+async fn a_new_backend_gets_no_flow_before_its_neighbour_is_resolved_unless_that_takes_too_long() {
+    let world = World::start(TWO).await;
+    let new = "10.0.0.5:80";
+    let put = || change(&world, new, BackendChange::Put { weight: 100 });
+    let resolve = async {
+        world.eventually("its neighbour is asked for", || world.neighbours.borrow().len() == 4).await;
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(world.kernel.take_actions(), [], "nothing is done before");
+        world.facts.send_modify(|facts| facts.hops.extend([(address(new).ip(), hop(2))]));
+    };
+    let (answer, ()) = tokio::join!(put(), resolve);
+    answer.unwrap();
+    let written = |action: &KernelAction| match action {
+        KernelAction::PutBackend { backend, .. } => Some(backend.hop.ifindex),
+        _ => None,
+    };
+    assert_eq!(world.kernel.take_actions().iter().find_map(written), Some(2));
+
+    let start = Instant::now();
+    change(&world, "10.0.0.6:80", BackendChange::Put { weight: 100 }).await.unwrap();
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(100)..Duration::from_secs(1)).contains(&waited), "{waited:?}");
+    assert_eq!(world.kernel.take_actions().iter().find_map(written), Some(0), "it serves as soon as it can");
+    let start = Instant::now();
+    change(&world, new, BackendChange::Weight { weight: 50 }).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for it again");
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_keeps_old_flows_until_its_deadline() {

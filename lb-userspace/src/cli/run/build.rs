@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 
 use crate::admin::{Admin, Serving};
-use crate::config::{self, Config};
+use crate::config::{Config, Environment};
 use crate::controller::request::Handle;
 use crate::controller::task::{About, Controller, Inputs, Outputs, Progress};
 use crate::data_plane::kernel::KernelTables;
@@ -52,7 +52,12 @@ pub(super) struct Parts {
 
 impl Daemon {
     /// Makes everything. The admin socket comes first: where another daemon has it, nothing else is touched.
-    pub(super) async fn build(file: &Path, config: Config, log: Log) -> Result<Self, Failure> {
+    pub(super) async fn build(
+        file: &Path,
+        environment: Environment,
+        config: Config,
+        log: Log,
+    ) -> Result<Self, Failure> {
         let (phase, phases) = watch::channel(Phase::Starting);
         let (controller, requests) = Handle::channel(QUEUE);
         let serving = Admin::bind(&config.admin)?.start(controller.clone(), phases.clone())?;
@@ -95,7 +100,7 @@ impl Daemon {
             config,
             read_config: {
                 let file = file.to_owned();
-                Arc::new(move || Config::load(&file, &config::environment()))
+                Arc::new(move || Config::load(&file, &environment))
             },
             kernel: tables,
             planes: attached,

@@ -35,6 +35,8 @@ pub(super) enum Presence {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Health {
     pub(super) verdict: Option<bool>,
+    /// When a previous daemon checked it.
+    pub(super) was_up: bool,
     /// Counts while there is no verdict.
     pub(super) assumed_up: bool,
     /// Since when it is down.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::chores::audit;
 use super::inputs::Progress;
@@ -18,6 +19,9 @@ use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
 use crate::model::{Announce, Listen, Service};
 use crate::network::Facts;
 use lb_common::SocketKey;
+
+/// A neighbour that is there answers within some milliseconds.
+const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(250);
 
 impl<P: ProxyPlane + 'static> Controller<P> {
     /// Brings the planes to what is desired now; what they refuse is tried again later.
@@ -43,6 +47,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         }
         self.placements = placements;
         self.announce();
+        self.newcomers_hops().await;
 
         let facts = self.channels.facts.borrow_and_update().clone();
         let desired = proxy_state::desire(&self.config, &self.fold, &self.placements);
@@ -52,6 +57,16 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let stop = stop.into_iter().filter(|action| self.may_stop(action)).collect();
         errors.extend(self.proxy.apply(stop).await);
         self.conclude(errors)
+    }
+
+    /// Waits until the backends that the kernel planes do not know yet have a next hop: the first packets of their
+    /// flows would be dropped.
+    async fn newcomers_hops(&mut self) {
+        let Ok(kernel) = &self.kernel else { return };
+        let backends = kernel.confirmed.applied.backends.values();
+        let known: BTreeSet<_> = backends.map(|backend| backend.address.ip()).collect();
+        let fold = self.fold.clone();
+        self.resolve(&fold, NEIGHBOUR_PATIENCE, |ip| !known.contains(&ip)).await;
     }
 
     async fn apply_kernel(&mut self, facts: &Facts) -> Vec<PlaneError> {

@@ -2,7 +2,7 @@
 //! checks before it touches anything. Until a backend has been checked, its last state counts.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_common::service::VIP_MARKER;
@@ -15,7 +15,7 @@ use super::planes::{Kernel, Proxy};
 use super::{Controller, now};
 use crate::config::Config;
 use crate::controller::apply::Confirmed;
-use crate::controller::desired::Pools;
+use crate::controller::desired::{Fold, Pools};
 use crate::controller::ids::Part;
 use crate::controller::kernel_state::{Identities, pools_by_listen};
 use crate::controller::placement::Placement;
@@ -71,6 +71,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         if let Ok(kernel) = &kernel {
             for (pool, address) in served(&kernel.confirmed.applied, &inputs.config) {
                 pools.adopt_leaving(pool, address, now);
+                if takes_new(kernel, pool, address) == Some(true) {
+                    pools.adopt_up(pool, address);
+                }
             }
         }
         let channels = Channels {
@@ -118,16 +121,27 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// the facts say so a moment later, and the first packets would be dropped.
     async fn first_hops(&mut self) {
         let fold = self.pools.fold(now());
+        self.resolve(&fold, PATIENCE, |_| true).await;
+    }
+
+    /// Waits until the backends that take new flows have a next hop, those that are asked for; not longer than
+    /// `patience`: one that cannot be reached must not keep the others from being served.
+    pub(super) async fn resolve(
+        &mut self,
+        fold: &Fold,
+        patience: Duration,
+        is_asked: impl Fn(IpAddr) -> bool,
+    ) {
         let served = self
             .config
             .services
             .iter()
             .filter(|service| self.placements.get(&service.name).is_some_and(Placement::is_kernel));
         let judged = served.filter_map(|service| fold.get(&service.pool)).flatten();
-        let taking: Vec<_> = judged.map(|judged| judged.member).filter(|member| member.weight > 0).collect();
-        let all = |facts: &Facts| taking.iter().all(|member| facts.hops.contains_key(&member.address.ip()));
-        // Not later: a backend without a next hop must not keep the others from being served.
-        let _ = timeout_at((now() + PATIENCE).into(), self.channels.facts.wait_for(all)).await;
+        let taking = judged.map(|judged| judged.member).filter(|member| member.weight > 0);
+        let taking: Vec<_> = taking.map(|member| member.address.ip()).filter(|ip| is_asked(*ip)).collect();
+        let all = |facts: &Facts| taking.iter().all(|ip| facts.hops.contains_key(ip));
+        let _ = timeout_at((now() + patience).into(), self.channels.facts.wait_for(all)).await;
     }
 
     /// Waits until every backend has been checked once, or had the time for it; what is unknown then counts
@@ -151,16 +165,20 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 
     fn was_up(&self, pool: &str, address: SocketAddr) -> bool {
-        let Ok(kernel) = &self.kernel else { return true };
-        let tables: Vec<_> = Part::ALL
-            .into_iter()
-            .filter_map(|part| kernel.confirmed.tables.get(&kernel.identities.table(pool, part)?))
-            .collect();
-        let ids: Vec<_> = kernel.identities.of(address).collect();
-        let mut slots = tables.iter().flat_map(|table| table.slots());
-        let is_current = slots.any(|slot| ids.contains(&slot.current()));
-        tables.is_empty() || is_current
+        self.kernel.as_ref().ok().and_then(|kernel| takes_new(kernel, pool, address)).unwrap_or(true)
     }
+}
+
+/// Whether new flows go to a backend; `None`: nothing is known of its pool.
+fn takes_new(kernel: &Kernel, pool: &str, address: SocketAddr) -> Option<bool> {
+    let tables: Vec<_> = Part::ALL
+        .into_iter()
+        .filter_map(|part| kernel.confirmed.tables.get(&kernel.identities.table(pool, part)?))
+        .collect();
+    let ids: Vec<_> = kernel.identities.of(address).collect();
+    let mut slots = tables.iter().flat_map(|table| table.slots());
+    let is_current = slots.any(|slot| ids.contains(&slot.current()));
+    (!tables.is_empty()).then_some(is_current)
 }
 
 fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, StartError> {
