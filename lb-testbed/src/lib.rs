@@ -10,6 +10,7 @@ pub mod client;
 pub mod conservation;
 pub mod datagrams;
 pub mod eventually;
+pub mod fuzzing;
 pub mod icmp;
 pub mod loaded;
 pub mod machine;

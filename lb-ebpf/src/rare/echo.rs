@@ -35,7 +35,12 @@ pub(super) fn answer<F: Message, P: Packet, T: Tables>(
     let change = Sum::default()
         .swap16(u16::from_ne_bytes([icmp.kind, icmp.code]), u16::from_ne_bytes([F::ECHO_REPLY, icmp.code]));
     icmp.kind = F::ECHO_REPLY;
-    icmp.checksum = U16::from_raw(change.apply(icmp.checksum.raw()));
+    // An ICMP answer may be all zeroes, whose checksum is not 0. RFC 1624's arithmetic gives 0 then; the other zero
+    // of ones' complement is right for it and for every other answer.
+    icmp.checksum = U16::from_raw(match change.apply(icmp.checksum.raw()) {
+        0 => u16::MAX,
+        checksum => checksum,
+    });
     Ok(Verdict { counter: Counter::Echoed, ifindex: packet.ifindex(), rare: false })
 }
 

@@ -23,6 +23,10 @@ pub(super) fn cases() -> Vec<Case> {
         ponged("a ping to an IPv6 VIP", &ping6),
         ponged("a ping that keeps its VLAN tag", &tagged),
         ponged("a long ping", &jumbo),
+        ponged(
+            "a ping whose answer is all zeroes",
+            &Icmp { rest: [0; 4], payload: vec![0; 8], ..ping.clone() },
+        ),
         ponged("a ping at its last hop", &ping.clone().ttl(1)),
         ponged("a ping with a class", &ping6.clone().class(0x28)),
         dropped(

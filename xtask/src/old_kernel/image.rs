@@ -23,7 +23,7 @@ pub(super) fn build(kernel: &Kernel, tests: &[PathBuf], filter: Option<&str>) ->
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("cannot empty {}", root.display()))?;
     }
-    for name in ["bin", "dev", "modules", "proc", "run", "sys", "tests", "tmp"] {
+    for name in ["bin", "dev", "modules", "proc", "run", "sys", "tests", "tmp", "tools"] {
         fs::create_dir_all(root.join(name))?;
     }
     for (number, module) in MODULES.iter().enumerate() {
@@ -31,10 +31,11 @@ pub(super) fn build(kernel: &Kernel, tests: &[PathBuf], filter: Option<&str>) ->
         let to = root.join(format!("modules/{number}.ko"));
         fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     }
-    for tool in ["busybox", "ip", "ethtool"] {
+    // Busybox has an `ip` of its own, which does less.
+    for (tool, folder) in [("busybox", "bin"), ("ip", "tools"), ("ethtool", "tools")] {
         let found = process::find_all(tool);
         let program = found.first().with_context(|| format!("{tool} is not installed"))?;
-        install(program, &root, &format!("bin/{tool}"))?;
+        install(program, &root, &format!("{folder}/{tool}"))?;
     }
     for test in tests {
         let name = test.file_name().unwrap_or_default().to_string_lossy();
