@@ -74,6 +74,10 @@ counters! {
     Guard = 21, "guard";
     /// TCP packets, SYNs left out, in slots within a change of whose flows nothing was remembered: they went where such flows belong. No drop.
     Missed = 22, "missed";
+    /// ARP requests for a VIP that were answered.
+    ArpAnswered = 23, "arp_answered";
+    /// Neighbour solicitations for a VIP that were answered.
+    NdAnswered = 24, "nd_answered";
 }
 
 impl Counter {
@@ -84,7 +88,16 @@ impl Counter {
 
     /// Whether it counts all packets, or those that were not dropped.
     pub const fn is_verdict(self) -> bool {
-        matches!(self, Self::Received | Self::Passed | Self::Forwarded | Self::Replied | Self::Echoed)
+        matches!(
+            self,
+            Self::Received
+                | Self::Passed
+                | Self::Forwarded
+                | Self::Replied
+                | Self::Echoed
+                | Self::ArpAnswered
+                | Self::NdAnswered
+        )
     }
 
     /// Whether it counts what happened on the way of packets that another counter counts.

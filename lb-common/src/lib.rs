@@ -19,6 +19,7 @@ mod pod;
 pub mod route;
 pub mod service;
 pub mod slot;
+pub mod station;
 pub mod ticks;
 
 pub use address::{Address, Mac, Port, SocketKey};
@@ -27,3 +28,4 @@ pub use counters::{Counter, Traffic};
 pub use flow::{Flow, FlowKey, HalfOpen};
 pub use service::{Endpoint, Service, ServiceId};
 pub use slot::Slot;
+pub use station::Station;

@@ -28,6 +28,8 @@ pub const LISTS: u32 = 64;
 pub const LIST_BUCKETS: u32 = 2;
 /// Neighbours that the data path waits for.
 pub const WANTED: u32 = 1024;
+/// VIPs that the data path speaks for on a link.
+pub const STATIONS: u32 = SERVICES;
 /// Half-open flows; tracked flows are configured (`kernel.flows`).
 pub const HALF_OPEN: u32 = 256 * 1024;
 /// Tracked flows where the config is silent.

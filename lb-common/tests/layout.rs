@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use lb_common::{
     Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
-    SocketKey, Traffic,
+    SocketKey, Station, Traffic,
 };
 use zerocopy::IntoBytes;
 
@@ -23,6 +23,7 @@ fn sizes_and_alignments() {
         ("FlowKey", size_of::<FlowKey>(), align_of::<FlowKey>(), 24, 4),
         ("HalfOpen", size_of::<HalfOpen>(), align_of::<HalfOpen>(), 36, 4),
         ("Flow", size_of::<Flow>(), align_of::<Flow>(), 24, 4),
+        ("Station", size_of::<Station>(), align_of::<Station>(), 20, 4),
         ("Traffic", size_of::<Traffic>(), align_of::<Traffic>(), 48, 8),
     ];
     for (name, size, alignment, expected_size, expected_alignment) in layouts {
@@ -44,6 +45,7 @@ fn offsets() {
     assert_eq!(offset_of!(Endpoint, service), 24);
     assert_eq!(offset_of!(FlowKey, service), 16);
     assert_eq!(offset_of!(FlowKey, port), 20);
+    assert_eq!(offset_of!(Station, ifindex), 16);
     assert_eq!(offset_of!(HalfOpen, expires), 28);
     assert_eq!(offset_of!(HalfOpen, proven), 32);
     assert_eq!(offset_of!(Flow, expires), 16);

@@ -81,6 +81,8 @@ pub fn field(words: [u32; 4]) -> [U32; 4] {
 
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: U16 = U16::new(0x0800);
+/// EtherType of ARP.
+pub const ETHERTYPE_ARP: U16 = U16::new(0x0806);
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: U16 = U16::new(0x86dd);
 /// EtherType of an IEEE 802.1Q tag.
@@ -103,6 +105,11 @@ wire! {
     struct Ethernet { destination: Mac, source: Mac, kind: U16 }
     /// IEEE 802.1Q and 802.1ad, after the addresses.
     struct Vlan { tci: U16, kind: U16 }
+    /// RFC 826, for Ethernet and IPv4. `lengths` are those of the two kinds of addresses.
+    struct Arp {
+        hardware: U16, protocol: U16, lengths: U16, operation: U16,
+        sender_mac: Mac, sender: U32, target_mac: Mac, target: U32,
+    }
     /// RFC 791.
     struct Ipv4 {
         version_ihl: u8, tos: u8, total_length: U16, id: U16, fragment: U16,

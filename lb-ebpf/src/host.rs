@@ -8,8 +8,8 @@ use std::vec::Vec;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    SocketKey, Station, Traffic,
 };
 use zerocopy::IntoBytes;
 
@@ -79,6 +79,10 @@ impl Packet for Frame {
         self.ifindex
     }
 
+    fn is_tagged(&self) -> bool {
+        false
+    }
+
     fn segment_size(&self) -> usize {
         self.segment_size
     }
@@ -90,6 +94,12 @@ impl Packet for Frame {
         }
         self.length = length;
         self.segment_size = 0;
+        Some(())
+    }
+
+    fn resize(&mut self, length: usize) -> Option<()> {
+        self.words.resize(length.div_ceil(2), 0);
+        self.length = length;
         Some(())
     }
 
@@ -117,6 +127,8 @@ pub struct Model {
     pub hosts: HashMap<Address, Host>,
     /// Mirrored routes: address, prefix length of 128, next hop.
     pub routes: Vec<(Address, u8, NextHop)>,
+    /// Where ARP and neighbour discovery are answered.
+    pub stations: HashMap<Station, Mac>,
     /// When a packet of an old flow was seen, by table and slot.
     pub old_seen: RefCell<HashMap<(u32, u32), u32>>,
     /// Neighbours that replies waited for.
@@ -263,6 +275,10 @@ impl Tables for Model {
             .filter(|(prefix, length, _)| covers(prefix, *length, address))
             .max_by_key(|(_, length, _)| *length)
             .map(|(_, _, hop)| hop)
+    }
+
+    fn station(&self, station: &Station) -> Option<&Mac> {
+        self.stations.get(station)
     }
 
     fn want(&self, address: &Address, _ifindex: u32) {

@@ -1,10 +1,12 @@
 //! The link layer: Ethernet and the VLAN tags behind it.
 
-use crate::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Ethernet, U16, Vlan};
+use crate::headers::{
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Ethernet, U16, Vlan,
+};
 use crate::packet::Packet;
 
 /// Bytes of an Ethernet header.
-const ETHERNET_LENGTH: usize = 14;
+pub(crate) const ETHERNET_LENGTH: usize = 14;
 /// Bytes of a VLAN tag.
 const VLAN_LENGTH: usize = 4;
 /// Tags that are looked behind: a customer's inside a provider's (IEEE 802.1ad).
@@ -17,9 +19,11 @@ pub enum Kind {
     Ipv4,
     /// RFC 8200.
     Ipv6,
+    /// RFC 826.
+    Arp,
 }
 
-/// The network layer's kind and place; `None`: neither of the two. The place is a run-time value (14, 18 or
+/// The network layer's kind and place; `None`: none of them. The place is a run-time value (14, 18 or
 /// 22 bytes): one walk serves all.
 #[inline(always)]
 pub fn network<P: Packet>(packet: &P) -> Option<(Kind, usize)> {
@@ -35,6 +39,7 @@ pub fn network<P: Packet>(packet: &P) -> Option<(Kind, usize)> {
     match kind {
         ETHERTYPE_IPV4 => Some((Kind::Ipv4, l3)),
         ETHERTYPE_IPV6 => Some((Kind::Ipv6, l3)),
+        ETHERTYPE_ARP => Some((Kind::Arp, l3)),
         _ => None,
     }
 }

@@ -33,12 +33,19 @@ pub trait Packet {
     /// The interface that the frame came in by.
     fn ifindex(&self) -> u32;
 
+    /// Whether a VLAN tag is kept beside the frame's bytes.
+    fn is_tagged(&self) -> bool;
+
     /// Bytes of payload in each of the segments that the device will cut the frame into; 0: it goes out as it is.
     fn segment_size(&self) -> usize;
 
     /// Makes the IP packet `length` bytes long, at most what it has. Its bytes are then any bytes, and all plans
     /// of the kernel's for it (segments to cut, a checksum to fill in) are off.
     fn reshape(&mut self, at: At, length: usize) -> Option<()>;
+
+    /// Makes the frame `length` bytes long: cuts its tail, or adds zeros. For a short packet whose checksum the
+    /// kernel has no plans for.
+    fn resize(&mut self, length: usize) -> Option<()>;
 
     /// Where the kernel would send a packet of an IP protocol number (its FIB, RFC 1812 §5.2.1): asked where the
     /// mirrored routes have no answer.

@@ -1,13 +1,15 @@
 //! The rare packets: a second walk, in a program of its own.
 //!
-//! ICMP, and packets of services that cannot go on as they are (too long for the next link, time to live used
-//! up). The first walk only notices them ([`Verdict::rare`]) and has changed nothing by then; this one begins
+//! ICMP, ARP, and packets of services that cannot go on as they are (too long for the next link, time to live
+//! used up). The first walk only notices them ([`Verdict::rare`]) and has changed nothing by then; this one begins
 //! with the frame's first byte again, so the two programs share no state and may be of different builds. What
 //! it costs, no other packet pays.
 //!
 //! It reads slots and entries and writes none.
 
 mod answer;
+mod arp;
+mod discovery;
 mod echo;
 mod errors;
 pub mod limiter;
@@ -34,7 +36,11 @@ pub fn rare<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let Some((kind, l3)) = link::network(packet) else { return Verdict::PASS };
     match kind {
         Kind::Ipv4 => walk::<V4, P, T>(packet, tables, l3),
-        Kind::Ipv6 => walk::<V6, P, T>(packet, tables, l3),
+        Kind::Ipv6 => match discovery::answer(packet, tables, l3) {
+            Some(verdict) => verdict,
+            None => walk::<V6, P, T>(packet, tables, l3),
+        },
+        Kind::Arp => arp::answer(packet, tables, l3),
     }
 }
 

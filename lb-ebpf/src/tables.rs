@@ -3,8 +3,8 @@
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    SocketKey, Station, Traffic,
 };
 
 use crate::rare::limiter::Answer;
@@ -97,6 +97,8 @@ pub trait Tables {
     }
     /// The mirrored route to the network of an address.
     fn next_hop(&self, address: &Address) -> Option<&NextHop>;
+    /// The MAC address that a VIP is asked for by, on an interface where it is at home.
+    fn station(&self, station: &Station) -> Option<&Mac>;
     /// Asks the controller to resolve a client's neighbour.
     fn want(&self, address: &Address, ifindex: u32);
 

@@ -22,6 +22,7 @@ pub fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     match kind {
         Kind::Ipv4 => walk::<V4, P, T>(packet, tables, l3),
         Kind::Ipv6 => walk::<V6, P, T>(packet, tables, l3),
+        Kind::Arp => Verdict::rare(Counter::Passed),
     }
 }
 

@@ -7,6 +7,7 @@ mod broken;
 mod datagrams;
 mod errors;
 mod headers;
+mod neighbours;
 mod pings;
 mod plain;
 mod tracked;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Case> {
         broken::cases(),
         tracked::cases(),
         pings::cases(),
+        neighbours::cases(),
         errors::cases(),
         trouble::cases(),
     ]

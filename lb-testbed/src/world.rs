@@ -8,10 +8,12 @@ use lb_common::route::Host;
 use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
     Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
-    SocketKey, ticks,
+    SocketKey, Station, ticks,
 };
 use lb_ebpf::host::{Memory, Model};
 use lb_userspace::data_plane::kernel::{KernelState, Prefix};
+
+use crate::segment::RECEIVER;
 
 /// The flow hash's secret of the table.
 pub const SEED: Seed = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
@@ -19,6 +21,8 @@ pub const SEED: Seed = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 pub const SLOTS: u32 = 251;
 /// The interface towards the backends.
 pub const BACKEND_SIDE: u32 = 7;
+/// The interface that test frames come in by.
+pub const LINK: u32 = 1;
 /// The interface towards the clients.
 pub const CLIENT_SIDE: u32 = 8;
 /// `timeouts.established` of every service, in ticks.
@@ -276,6 +280,12 @@ impl World {
             let address = address.parse().expect("an address");
             state.routes.insert(Prefix { address, length }, hop);
         }
+        for (web, ifindex) in
+            [(Web::V4, LINK), (Web::V6, LINK), (Web::Dns, CLIENT_SIDE), (Web::Dns6, CLIENT_SIDE)]
+        {
+            let station = Station { vip: web.vip().ip().into(), ifindex };
+            state.stations.insert(station, zerocopy::transmute!(RECEIVER));
+        }
         Self { state, ..Self::default() }
     }
 
@@ -289,6 +299,7 @@ impl World {
             backends: self.state.backends.iter().map(|(key, value)| (*key, *value)).collect(),
             tables: self.state.tables.iter().map(|(key, value)| (*key, value.clone())).collect(),
             hosts: self.state.local.iter().map(|ip| (*ip, Host::own())).collect(),
+            stations: self.state.stations.iter().map(|(key, mac)| (*key, *mac)).collect(),
             routes: self.state.routes.iter().map(|(prefix, hop)| route(prefix, *hop)).collect(),
             flows: Memory::default(),
             ..Model::default()

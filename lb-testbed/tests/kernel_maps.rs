@@ -10,7 +10,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::address::TCP;
 use lb_common::{
     Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service,
-    ServiceId, Slot, SocketKey, Traffic, limits,
+    ServiceId, Slot, SocketKey, Station, Traffic, limits,
 };
 use lb_testbed::bpffs::Bpffs;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables, Prefix, TrackedFlow};
@@ -122,6 +122,12 @@ fn state() -> KernelState {
                 (Prefix { address: ip.parse().expect("an address"), length }, hop(length.into()))
             })
             .into(),
+        stations: [("192.0.2.1", 2), ("192.0.2.1", 3), ("2001:db8::1", 2)]
+            .map(|(ip, ifindex)| {
+                let vip = ip.parse::<IpAddr>().expect("an address").into();
+                (Station { vip, ifindex }, [1, 2, ifindex as u16])
+            })
+            .into(),
     }
 }
 
@@ -152,11 +158,15 @@ fn writes(state: &KernelState) -> Vec<KernelAction> {
     actions.extend(
         state.routes.iter().map(|(prefix, hop)| KernelAction::PutRoute { prefix: *prefix, hop: *hop }),
     );
+    actions.extend(
+        state.stations.iter().map(|(station, mac)| KernelAction::PutStation { station: *station, mac: *mac }),
+    );
     actions
 }
 
 fn removals(state: &KernelState) -> Vec<KernelAction> {
     let mut actions = Vec::new();
+    actions.extend(state.stations.keys().map(|station| KernelAction::RemoveStation { station: *station }));
     actions.extend(state.routes.keys().map(|prefix| KernelAction::RemoveRoute { prefix: *prefix }));
     actions.extend(state.local.iter().map(|address| KernelAction::RemoveLocal { address: *address }));
     actions.extend(state.endpoints.keys().map(|key| KernelAction::RemoveEndpoint { key: *key }));

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    SocketKey, Station,
 };
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::process;
@@ -254,6 +254,10 @@ impl<'a> Tables for InFlight<'a> {
     fn next_hop(&self, address: &Address) -> Option<&NextHop> {
         self.model.next_hop(address)
     }
+    fn station(&self, station: &Station) -> Option<&Mac> {
+        self.model.station(station)
+    }
+
     fn want(&self, _address: &Address, _ifindex: u32) {}
     fn admit(&self, now: u32) -> bool {
         self.model.admit(now)

@@ -48,6 +48,14 @@ pub fn plan(applied: &KernelState, desired: &KernelState) -> Vec<KernelAction> {
         actions.push(KernelAction::PutService { key: *key, service: *service });
     }
 
+    // Who finds the VIP finds its service, and the other way round nobody looks for what is gone.
+    for (station, mac) in changed(&applied.stations, &desired.stations) {
+        actions.push(KernelAction::PutStation { station: *station, mac: *mac });
+    }
+    for station in missing(&applied.stations, &desired.stations) {
+        actions.push(KernelAction::RemoveStation { station: *station });
+    }
+
     // Backwards: a VIP's marker is its first key and goes last.
     let mut services: Vec<_> = missing(&applied.services, &desired.services).collect();
     services.reverse();
@@ -96,7 +104,9 @@ pub fn may_apply(applied: &KernelState, action: &KernelAction) -> bool {
         | KernelAction::PutLocal { .. }
         | KernelAction::RemoveLocal { .. }
         | KernelAction::PutRoute { .. }
-        | KernelAction::RemoveRoute { .. } => true,
+        | KernelAction::RemoveRoute { .. }
+        | KernelAction::PutStation { .. }
+        | KernelAction::RemoveStation { .. } => true,
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::{Address, Backend, BackendId, Counter, Endpoint, NextHop, Service, Slot, SocketKey, Traffic};
+use lb_common::{
+    Address, Backend, BackendId, Counter, Endpoint, Mac, NextHop, Service, Slot, SocketKey, Station, Traffic,
+};
 
 use super::PlaneError;
 
@@ -32,6 +34,8 @@ pub struct KernelState {
     pub local: BTreeSet<Address>,
     /// Next hops for replies.
     pub routes: BTreeMap<Prefix, NextHop>,
+    /// Where ARP and neighbour discovery are answered, and with which MAC address.
+    pub stations: BTreeMap<Station, Mac>,
 }
 
 impl KernelState {
@@ -74,6 +78,12 @@ impl KernelState {
             KernelAction::RemoveRoute { prefix } => {
                 self.routes.remove(prefix);
             }
+            KernelAction::PutStation { station, mac } => {
+                self.stations.insert(*station, *mac);
+            }
+            KernelAction::RemoveStation { station } => {
+                self.stations.remove(station);
+            }
         }
     }
 }
@@ -105,6 +115,10 @@ pub enum KernelAction {
     PutRoute { prefix: Prefix, hop: NextHop },
     /// Deletes one route.
     RemoveRoute { prefix: Prefix },
+    /// Answers ARP or neighbour discovery for a VIP on an interface.
+    PutStation { station: Station, mac: Mac },
+    /// Answers no more.
+    RemoveStation { station: Station },
 }
 
 /// What a sweep of the flow tables found alive after it deleted what had expired.

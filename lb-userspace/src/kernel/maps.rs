@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::{
-    Address, Backend, Counter, Endpoint, FlowKey, Service, Slot, SocketKey, Traffic, names, ticks,
+    Address, Backend, Counter, Endpoint, FlowKey, Mac, Service, Slot, SocketKey, Station, Traffic, names,
+    ticks,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -33,6 +34,7 @@ pub struct Tables {
     flows: Arc<Flows>,
     routes: Routes,
     wanted: Table<Address, u32>,
+    stations: Table<Station, Mac>,
     counters: PerCpu,
     service_traffic: PerCpu,
     backend_traffic: PerCpu,
@@ -52,6 +54,7 @@ impl Tables {
             flows: Flows::open(maps)?,
             routes: Routes::open(maps)?,
             wanted: Table::open(names::MAP_WANTED, maps)?,
+            stations: Table::open(names::MAP_STATIONS, maps)?,
             counters: PerCpu::open(names::MAP_COUNTERS, maps)?,
             service_traffic: PerCpu::open(names::MAP_SERVICE_TRAFFIC, maps)?,
             backend_traffic: PerCpu::open(names::MAP_BACKEND_TRAFFIC, maps)?,
@@ -84,6 +87,8 @@ impl KernelTables for Tables {
             KernelAction::RemoveLocal { address } => self.routes.remove_local(address),
             KernelAction::PutRoute { prefix, hop } => self.routes.put(prefix, hop),
             KernelAction::RemoveRoute { prefix } => self.routes.remove(prefix),
+            KernelAction::PutStation { station, mac } => self.stations.put(station, mac),
+            KernelAction::RemoveStation { station } => self.stations.delete(station).map(drop),
         }
     }
 
@@ -104,6 +109,10 @@ impl KernelTables for Tables {
         state.services.extend(self.services.entries()?);
         state.endpoints.extend(self.endpoints.entries()?);
         self.routes.read_back(&mut state)?;
+        self.stations.scan(Batch::Read, |stations, macs| {
+            state.stations.extend(stations.iter().copied().zip(macs.iter().copied()));
+            Ok(())
+        })?;
         Ok(state)
     }
 

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 
 use aya::maps::MapData;
-use lb_common::{Address, FlowKey, SocketKey};
+use lb_common::{Address, FlowKey, SocketKey, Station};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::error::{KernelError, words};
@@ -40,6 +40,12 @@ impl Key for SocketKey {
 impl Key for Address {
     fn show(&self) -> String {
         self.ip().to_string()
+    }
+}
+
+impl Key for Station {
+    fn show(&self) -> String {
+        format!("{} on interface {}", self.vip.ip(), self.ifindex)
     }
 }
 

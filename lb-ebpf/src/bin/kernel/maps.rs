@@ -11,8 +11,8 @@ use lb_common::buckets::{Bucket, FILTER};
 use lb_common::hash::Seed;
 use lb_common::route::{Host, Routes};
 use lb_common::{
-    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Traffic,
-    limits,
+    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot, SocketKey,
+    Station, Traffic, limits,
 };
 use lb_ebpf::guard::Guard;
 use lb_ebpf::rare::limiter::{self, Tokens};
@@ -98,6 +98,10 @@ pub static ROUTES: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(limits:
 /// Neighbours that a reply waited for. Full: not noted. Emptied by the controller.
 #[map]
 pub static WANTED: HashMap<Address, u32> = HashMap::with_max_entries(limits::WANTED, BPF_F_NO_PREALLOC);
+
+/// VIP and interface -> MAC address to answer ARP and neighbour discovery with. Written by the controller.
+#[map]
+pub static STATIONS: HashMap<Station, Mac> = HashMap::with_max_entries(limits::STATIONS, BPF_F_NO_PREALLOC);
 
 /// 0 -> what this CPU has remembered in this tick.
 #[map]

@@ -6,8 +6,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::route::{self, Host, Routes};
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, limits, ticks,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    SocketKey, Station, limits, ticks,
 };
 use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
@@ -142,6 +142,14 @@ impl Tables for Maps {
             Some(routes) if routes.count != route::TOO_MANY => listed(routes, address),
             _ => maps::ROUTES.get(Key::new(128, *address)),
         }
+    }
+
+    #[inline(always)]
+    fn station(&self, station: &Station) -> Option<&Mac> {
+        maps::STATIONS.get_ptr(station).map(|mac| {
+            // SAFETY: RCU keeps the element's memory until the program ends; the controller replaces elements whole.
+            unsafe { &*mac }
+        })
     }
 
     #[inline(always)]

@@ -116,6 +116,12 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // SAFETY: the buffer is the kernel's.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
     fn segment_size(&self) -> usize {
         // SAFETY: the buffer is the kernel's.
         unsafe { (*self.skb).gso_size as usize }
@@ -134,6 +140,17 @@ impl Packet for Frame {
             bpf_skb_adjust_room(self.skb, -out, BPF_ADJ_ROOM_MAC, flags) != 0
                 || bpf_skb_change_tail(self.skb, end, 0) != 0
                 || bpf_skb_pull_data(self.skb, end) != 0
+        };
+        *self = Self::linear(self.skb);
+        (!failed).then_some(())
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: usize) -> Option<()> {
+        // SAFETY: the buffer is the kernel's.
+        let failed = unsafe {
+            bpf_skb_change_tail(self.skb, length as u32, 0) != 0
+                || bpf_skb_pull_data(self.skb, length as u32) != 0
         };
         *self = Self::linear(self.skb);
         (!failed).then_some(())

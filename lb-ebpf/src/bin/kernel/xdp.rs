@@ -78,6 +78,11 @@ impl Packet for Frame {
         unsafe { (*self.context).ingress_ifindex }
     }
 
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        false
+    }
+
     /// XDP runs before frames are put together and after they were cut.
     #[inline(always)]
     fn segment_size(&self) -> usize {
@@ -86,11 +91,15 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn reshape(&mut self, at: At, length: usize) -> Option<()> {
+        self.resize(at.l3 + length)
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: usize) -> Option<()> {
         // SAFETY: the context is the kernel's.
         let has = unsafe { bpf_xdp_get_buff_len(self.context) };
-        let shorter = (at.l3 + length) as i32 - has as i32;
         // SAFETY: as above.
-        let failed = unsafe { bpf_xdp_adjust_tail(self.context, shorter) };
+        let failed = unsafe { bpf_xdp_adjust_tail(self.context, length as i32 - has as i32) };
         *self = Self::new(self.context);
         (failed == 0).then_some(())
     }

@@ -1,0 +1,30 @@
+//! Where the data path speaks for a VIP.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::address::Address;
+
+/// An interface on whose link a VIP is found by asking: the data path answers ARP and neighbour discovery there,
+/// and nowhere else. Its value in the map is the MAC address that it answers with, the interface's own.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Station {
+    /// The VIP.
+    pub vip: Address,
+    /// The interface's index.
+    pub ifindex: u32,
+}
