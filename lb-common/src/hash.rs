@@ -7,6 +7,11 @@ use crate::address::{Address, Port};
 /// The 128-bit secret.
 pub type Seed = [u64; 2];
 
+/// Bytes of a tuple as it is hashed: two addresses, two ports, the protocol.
+const V4_BYTES: u64 = 4 + 4 + 2 + 2 + 1;
+/// The same of IPv6.
+const V6_BYTES: u64 = 16 + 16 + 2 + 2 + 1;
+
 /// What is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
@@ -31,11 +36,11 @@ impl Tuple {
             | (self.protocol as u64) << 32;
         if self.source.is_v4() {
             let addresses = (self.source.v4_raw() as u64) | (self.destination.v4_raw() as u64) << 32;
-            siphash13([addresses, last], seed)
+            siphash13([addresses, last | V4_BYTES << 56], seed)
         } else {
             let [a, b, c, d] = self.source.words;
             let [e, f, g, h] = self.destination.words;
-            siphash13([pair(a, b), pair(c, d), pair(e, f), pair(g, h), last], seed)
+            siphash13([pair(a, b), pair(c, d), pair(e, f), pair(g, h), last | V6_BYTES << 56], seed)
         }
     }
 }
@@ -65,8 +70,7 @@ fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
-/// SipHash-1-3 over whole words. The input's length is fixed by its family, so the length byte that the
-/// paper appends is the constant `8 * N`.
+/// SipHash-1-3 over a message as the paper pads it: the last word ends with the message's length in bytes.
 #[inline(always)]
 fn siphash13<const N: usize>(words: [u64; N], seed: Seed) -> u32 {
     let mut v = [
@@ -80,10 +84,6 @@ fn siphash13<const N: usize>(words: [u64; N], seed: Seed) -> u32 {
         round(&mut v);
         v[0] ^= word;
     }
-    let length = (8 * N as u64) << 56;
-    v[3] ^= length;
-    round(&mut v);
-    v[0] ^= length;
     v[2] ^= 0xff;
     round(&mut v);
     round(&mut v);
