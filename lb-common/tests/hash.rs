@@ -33,12 +33,7 @@ fn reference(bytes: &[u8]) -> u32 {
 
 #[test]
 fn ipv4_is_siphash_over_addresses_ports_and_protocol() {
-    let bytes = [
-        &[192, 0, 2, 1, 198, 51, 100, 2][..],
-        &40000_u16.to_be_bytes(),
-        &80_u16.to_be_bytes(),
-        &[6],
-    ];
+    let bytes = [&[192, 0, 2, 1, 198, 51, 100, 2][..], &40000_u16.to_be_bytes(), &80_u16.to_be_bytes(), &[6]];
     assert_eq!(tuple("192.0.2.1:40000", "198.51.100.2:80").hash(SEED), reference(&bytes.concat()));
 }
 
@@ -46,13 +41,8 @@ fn ipv4_is_siphash_over_addresses_ports_and_protocol() {
 fn ipv6_is_siphash_over_addresses_ports_and_protocol() {
     let (source, destination) = ("2001:db8::1", "2001:db8:1::2");
     let octets = |ip: &str| ip.parse::<std::net::Ipv6Addr>().unwrap().octets();
-    let bytes = [
-        &octets(source)[..],
-        &octets(destination),
-        &40000_u16.to_be_bytes(),
-        &443_u16.to_be_bytes(),
-        &[6],
-    ];
+    let bytes =
+        [&octets(source)[..], &octets(destination), &40000_u16.to_be_bytes(), &443_u16.to_be_bytes(), &[6]];
     let hash = tuple(&format!("[{source}]:40000"), &format!("[{destination}]:443")).hash(SEED);
     assert_eq!(hash, reference(&bytes.concat()));
 }
