@@ -18,6 +18,7 @@ use lb_userspace::data_plane::kernel::{KernelAction, KernelTables};
 use lb_userspace::kernel::{self, Adopted, KernelError, KernelPlane, Settings, Unavailable};
 use lb_userspace::model::Plane;
 use lb_userspace::network::Link;
+use lb_userspace::network::qdiscs;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// Every program that is pinned.
@@ -498,15 +499,29 @@ fn clsact_filters_are_replaced_and_removed() -> Result<()> {
     // A kernel that has got tcx: the filter goes when the link is there.
     assert_eq!(plane.programs.attach(&a, PlaneChoice::Auto)?.plane, Some(Plane::Tc));
     assert_eq!(filters()?, Vec::<String>::new());
-    assert_eq!(fixture.links()?, [format!("{}-tcx", a.index)].into());
+    assert_eq!(fixture.links()?, [format!("{}-qdisc", a.index), format!("{}-tcx", a.index)].into());
 
     plane.programs.attach_clsact(&a)?;
     drop(plane);
-    // Somebody else's filter stays.
+    // Somebody else's filter stays, and with it the qdisc that we made.
     run("tc filter add dev v0 ingress prio 5 bpf bytecode '1,6 0 0 0,'")?;
-    assert_eq!(kernel::cleanup(&fixture.dir())?.links.len(), 2);
+    let report = kernel::cleanup(&fixture.dir())?;
+    assert_eq!((report.links.len(), report.qdiscs.as_slice()), (2, [a.index].as_slice()));
     assert_eq!(filters()?, Vec::<String>::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let release = || runtime.block_on(qdiscs::release(&report.qdiscs));
+    assert!(release()?.is_empty());
     assert!(run("tc filter show dev v0 ingress")?.contains("bytecode"));
+    run("tc filter del dev v0 ingress prio 5")?;
+    assert_eq!(release()?, [a.index]);
+    assert!(!run("tc qdisc show dev v0")?.contains("clsact"));
+
+    // One that was there before us is not ours to remove.
+    run("tc qdisc add dev v0 clsact")?;
+    let (mut plane, _) = fixture.open()?;
+    plane.programs.attach_clsact(&a)?;
+    drop(plane);
+    assert!(kernel::cleanup(&fixture.dir())?.qdiscs.is_empty());
     Ok(())
 }
 

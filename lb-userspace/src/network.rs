@@ -12,6 +12,7 @@ mod facts;
 #[cfg(test)]
 mod fixtures;
 pub mod neighbours;
+pub mod qdiscs;
 mod routes;
 mod socket;
 mod tables;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::config::{self, Config};
 use crate::kernel::{self, Report};
-use crate::network::{NetworkError, addresses, neighbours};
+use crate::network::{NetworkError, addresses, neighbours, qdiscs};
 
 use super::output::print;
 use super::{Failure, runtime};
@@ -14,12 +14,16 @@ use super::{Failure, runtime};
 pub fn cleanup(file: &Path) -> Result<(), Failure> {
     let config = Config::load(file, &config::environment()).map_err(Failure::ConfigInvalid)?;
     let report = kernel::cleanup(&config.daemon.bpf_dir)?;
-    let (addresses, neighbours) = runtime()?.block_on(async {
-        Ok::<_, NetworkError>((addresses::release().await?, neighbours::release().await?))
+    let (qdiscs, addresses, neighbours) = runtime()?.block_on(async {
+        let qdiscs = qdiscs::release(&report.qdiscs).await?;
+        Ok::<_, NetworkError>((qdiscs, addresses::release().await?, neighbours::release().await?))
     })?;
     let mut text = words(&report);
-    for address in addresses {
+    for interface in qdiscs {
         // Writing to a string cannot fail.
+        let _ = writeln!(text, "clsact qdisc of interface {interface} removed");
+    }
+    for address in addresses {
         let _ = writeln!(text, "address {address} taken off");
     }
     if neighbours > 0 {

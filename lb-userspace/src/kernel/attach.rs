@@ -119,7 +119,7 @@ impl Programs {
         // First the mark: `cleanup` must find every filter.
         links::pin_over(&mark.path, |path| program.pin(path))?;
         match qdisc_add_clsact(&link.name) {
-            Ok(()) => {}
+            Ok(()) => links::pin_over(&links::qdisc_mark(&self.dir, link.index), |path| program.pin(path))?,
             Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
             Err(error) => return Err(refused(link, Plane::Tc, &error.into())),
         }

@@ -12,6 +12,8 @@ use super::links;
 pub struct Report {
     /// Links and filters detached, by interface index and plane.
     pub links: Vec<String>,
+    /// Interfaces whose clsact qdisc we made. It is still there: to be removed where it is empty.
+    pub qdiscs: Vec<u32>,
     /// Programs unpinned.
     pub programs: usize,
     /// Maps unpinned, the arrays of the Maglev tables included.
@@ -36,7 +38,7 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Report, KernelError> {
 
 /// Links come first: a program must not run on maps that are being emptied.
 pub(super) fn remove(dir: &BpfDir) -> Result<Report, KernelError> {
-    let mut report = Report::default();
+    let mut report = Report { qdiscs: links::qdiscs(dir)?, ..Report::default() };
     for link in links::list(dir)? {
         link.detach()?;
         report.links.push(format!("{} on interface {}", link.hook.plane(), link.ifindex));

@@ -110,6 +110,21 @@ impl Pinned {
     }
 }
 
+/// Ends the name of a pin that marks a clsact qdisc as made by us.
+const QDISC: &str = "-qdisc";
+
+/// The mark of the clsact qdisc on an interface.
+pub(super) fn qdisc_mark(dir: &BpfDir, ifindex: u32) -> PathBuf {
+    dir.pin(bpffs::LINKS, &format!("{ifindex}{QDISC}"))
+}
+
+/// The interfaces on which we made a clsact qdisc, and that are still there.
+pub(super) fn qdiscs(dir: &BpfDir) -> Result<Vec<u32>, KernelError> {
+    let names = bpffs::names(&dir.path().join(bpffs::LINKS))?;
+    let marked = names.iter().filter_map(|name| name.strip_suffix(QDISC)?.parse().ok());
+    Ok(marked.filter(|ifindex| interface_name(*ifindex).is_some()).collect())
+}
+
 /// All pins that still hold their interface; removes dead ones, and what a crash left half-made.
 pub(super) fn list(dir: &BpfDir) -> Result<Vec<Pinned>, KernelError> {
     let directory = dir.path().join(bpffs::LINKS);
@@ -118,6 +133,7 @@ pub(super) fn list(dir: &BpfDir) -> Result<Vec<Pinned>, KernelError> {
         match Pinned::parse(dir, &name) {
             Some(link) if link.is_live()? => links.push(link),
             Some(_) => {}
+            None if name.ends_with(QDISC) => {}
             None => {
                 bpffs::unpin(&directory.join(name))?;
             }

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::cli::{Failure, cleanup};
 use crate::controller::request::Handle;
 use crate::model::{Phase, Plane};
-use crate::network::{Network, NetworkError, addresses, neighbours};
+use crate::network::{Network, NetworkError, addresses, neighbours, qdiscs};
 use crate::supervisor::signals::{Intent, Signals};
 
 use super::End;
@@ -91,6 +91,7 @@ async fn remove(attacher: Option<Attacher>, network: Arc<Network>) -> Result<(),
         for line in cleanup::words(&report).lines() {
             tracing::info!("{line}");
         }
+        qdiscs::release(&report.qdiscs).await?;
     }
     let_go(network).await?;
     addresses::release().await?;
