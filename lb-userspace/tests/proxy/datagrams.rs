@@ -293,6 +293,27 @@ fn close_serves_known_clients_until_the_deadline_and_nobody_new() {
     assert!(start.elapsed() >= drain);
 }
 
+/// A socket that leaves its group changes which worker the kernel hands the clients of the others to.
+#[test]
+fn on_close_a_worker_without_clients_waits_for_the_others() {
+    let backend = Backend::named(b'a');
+    let idle_timeout = Duration::from_secs(3);
+    let service =
+        ProxyService { idle_timeout, ..service(Scheduler::RoundRobin, &[member(backend.address, 1)]) };
+    let mut setup = setup(4, service);
+    let clients: Vec<_> = (0..40).map(|_| Client::of(&setup)).collect();
+    for client in &clients {
+        client.ask(b"hello", &[&backend]);
+    }
+    setup.close(DEADLINE);
+    let start = Instant::now();
+    while start.elapsed() < idle_timeout * 2 {
+        for client in &clients[..4] {
+            client.ask(b"still there?", &[&backend]);
+        }
+    }
+}
+
 #[test]
 fn an_address_can_be_served_again_while_its_last_clients_leave() {
     let [old, new] = [b'a', b'b'].map(Backend::named);
