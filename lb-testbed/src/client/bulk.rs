@@ -59,12 +59,12 @@ async fn run(plan: Plan) -> anyhow::Result<Report> {
     timeout(plan.stall, stream.read_exact(&mut banner)).await.context("no banner")??;
     let start = Instant::now();
     let (reader, writer) = stream.into_split();
-    let (sent, received) = tokio::join!(send(writer, plan.bytes), receive(reader, plan));
-    let (received, longest_pause) = received?;
+    let (sent, (received, longest_pause)) =
+        tokio::try_join!(send(writer, plan.bytes), receive(reader, plan))?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Report {
         backend: record::id(&banner),
-        intact: sent? == received,
+        intact: sent == received,
         mbit_per_s: plan.bytes as f64 * 8e-6 / seconds,
         longest_pause_ms: longest_pause.as_secs_f64() * 1000.0,
     })
