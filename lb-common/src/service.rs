@@ -108,6 +108,8 @@ pub struct Service {
     pub closing: u32,
     /// Time-out of a half-open flow in ticks (`timeouts.half_open`).
     pub half_open: u32,
+    /// TCP's maximum segment size is lowered to this; 0: it stays.
+    pub mss: u32,
 }
 
 /// One entry of the endpoint map: which service a backend's replies belong to.

@@ -23,6 +23,7 @@ pub mod headers;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod link;
+pub mod mss;
 pub mod nat;
 pub mod packet;
 pub mod rare;

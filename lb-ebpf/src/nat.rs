@@ -18,6 +18,8 @@ pub struct Translation<'a> {
     pub address: &'a Address,
     /// The new port.
     pub port: Port,
+    /// What else has been changed in the segment.
+    pub change: Sum,
     /// The next hop.
     pub hop: &'a NextHop,
 }
@@ -47,7 +49,7 @@ fn rewrite<F: Family, P: Packet>(packet: &mut P, l3: usize, l4: usize, to: &Tran
         Side::Source => &mut ports.source,
         Side::Destination => &mut ports.destination,
     };
-    let change = Sum::default().swap16(port.raw(), to.port.raw());
+    let change = to.change.swap16(port.raw(), to.port.raw());
     *port = to.port;
     packet.fix_checksum(to.transport, l4, address, change)
 }

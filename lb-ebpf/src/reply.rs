@@ -39,7 +39,7 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
     if segment.is_syn() || !belongs(tables, endpoint, network, &segment) {
         return Verdict::PASS;
     }
-    match send::<F, P, T>(packet, tables, endpoint, host, network, at) {
+    match send::<F, P, T>(packet, tables, endpoint, host, network, (at, &segment)) {
         Ok(verdict) => verdict,
         Err(reason @ (Counter::TtlExceeded | Counter::TooLong)) => Verdict::rare(reason),
         Err(reason) => Verdict::drop(reason),
@@ -93,7 +93,7 @@ fn send<F: Family, P: Packet, T: Tables>(
     endpoint: &Endpoint,
     host: Option<&Host>,
     network: &Network,
-    at: At,
+    (at, segment): (At, &Segment),
 ) -> Result<Verdict, Counter> {
     if network.ttl <= 1 {
         return Err(Counter::TtlExceeded);
@@ -104,6 +104,7 @@ fn send<F: Family, P: Packet, T: Tables>(
         return Err(Counter::TooLong);
     }
     let to = Translation {
+        change: walk::clamp(packet, &endpoint.service, segment, at),
         transport: at.transport,
         side: Side::Source,
         address: &endpoint.vip.address,

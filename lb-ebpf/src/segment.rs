@@ -92,6 +92,12 @@ impl Segment {
         self.flags & (SYN | ACK) == SYN
     }
 
+    /// Either side's first.
+    #[inline(always)]
+    pub const fn has_syn(self) -> bool {
+        self.flags & SYN != 0
+    }
+
     /// A server answers a SYN.
     #[inline(always)]
     pub const fn is_syn_ack(self) -> bool {

@@ -4,6 +4,7 @@ use lb_common::hash::{self, Tuple};
 use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
 use lb_common::{Address, Counter, FlowKey, Port, Service, SocketKey};
 
+use crate::checksum::Sum;
 use crate::family::{Family, Network, Side, V4, V6};
 use crate::headers::Ports;
 use crate::link::{self, Kind};
@@ -13,7 +14,7 @@ use crate::segment::Segment;
 use crate::tables::{Direction, Tables};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{reply, select};
+use crate::{mss, reply, select};
 
 /// What becomes of a frame; changes it where the verdict is to forward.
 #[inline(always)]
@@ -110,6 +111,7 @@ fn forward<F: Family, P: Packet, T: Tables>(
         return Err(Counter::TooLong);
     }
     let to = Translation {
+        change: clamp(packet, service, &segment, at),
         transport: at.transport,
         side: Side::Destination,
         address: &backend.address,
@@ -134,6 +136,16 @@ pub(crate) fn check<P: Packet>(packet: &P, network: &Network, at: At) -> Result<
         return Err(Counter::Malformed);
     }
     Segment::read(packet, at.transport, at.l4, network.end)
+}
+
+/// Lowers the maximum segment size of a SYN or SYN-ACK where the service asks for it.
+#[inline(always)]
+pub(crate) fn clamp<P: Packet>(packet: &mut P, service: &Service, segment: &Segment, at: At) -> Sum {
+    if service.mss != 0 && segment.has_syn() {
+        mss::clamp(packet, at.l4, service.mss)
+    } else {
+        Sum::default()
+    }
 }
 
 /// Whether a packet is longer than the next link takes. What the device will cut into segments is as long as

@@ -8,6 +8,7 @@ mod datagrams;
 mod errors;
 mod headers;
 mod neighbours;
+mod options;
 mod pings;
 mod plain;
 mod tracked;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Case> {
         tracked::cases(),
         pings::cases(),
         neighbours::cases(),
+        options::cases(),
         errors::cases(),
         trouble::cases(),
     ]

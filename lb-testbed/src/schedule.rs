@@ -96,6 +96,7 @@ fn service(slots: u32, protocol: u8) -> Service {
         established: if protocol == UDP { UDP_IDLE } else { ESTABLISHED },
         closing: CLOSING,
         half_open: HALF_OPEN,
+        mss: 0,
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Tcp {
     pub extensions: Vec<u8>,
     /// IPv4 options, a multiple of 4 bytes.
     pub ip_options: Vec<u8>,
+    /// TCP options, a multiple of 4 bytes.
+    pub tcp_options: Vec<u8>,
     /// IPv4: more fragments follow.
     pub more_fragments: bool,
     /// IPv4: offset in units of 8 bytes.
@@ -86,6 +88,7 @@ impl Tcp {
             provider_vlan: None,
             extensions: Vec::new(),
             ip_options: Vec::new(),
+            tcp_options: Vec::new(),
             more_fragments: false,
             fragment_offset: 0,
             payload: Vec::new(),
@@ -136,6 +139,13 @@ impl Tcp {
     #[must_use]
     pub fn provider_vlan(mut self, id: u16) -> Self {
         self.provider_vlan = Some(id);
+        self
+    }
+
+    /// With TCP options.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
         self
     }
 
@@ -203,6 +213,7 @@ impl Tcp {
         tcp.rst = self.flags & RST != 0;
         tcp.psh = self.flags & PSH != 0;
         tcp.ack = self.flags & ACK != 0;
+        tcp.set_options_raw(&self.tcp_options).expect("at most 40 bytes of options");
         tcp.checksum = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 tcp.calc_checksum_ipv4_raw(from.octets(), to.octets(), &self.payload)

@@ -35,6 +35,9 @@ pub const HALF_OPEN: u32 = 5 * ticks::SECOND;
 /// `timeouts.udp` of every UDP service, in ticks.
 pub const UDP_IDLE: u32 = 30 * ticks::SECOND;
 
+/// The maximum segment size of [`Web::Affinity`].
+pub const MSS: u32 = 1360;
+
 /// Services of the world, by what is special about them. Each has its own VIP and its own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -57,7 +60,7 @@ pub enum Web {
     Unresolved,
     /// Its table is missing.
     Damaged,
-    /// The source address alone decides.
+    /// The source address alone decides; and the maximum segment size is [`MSS`].
     Affinity,
     /// IPv4 over UDP, three backends, stable.
     Dns,
@@ -133,6 +136,7 @@ impl Web {
             established: if self.protocol() == UDP { UDP_IDLE } else { ESTABLISHED },
             closing: CLOSING,
             half_open: HALF_OPEN,
+            mss: if self == Self::Affinity { MSS } else { 0 },
         }
     }
 

@@ -94,6 +94,7 @@ fn state() -> KernelState {
         established: 1,
         closing: 2,
         half_open: 3,
+        mss: 4,
     };
     let vip = |text| SocketKey::new(socket(text), TCP);
     let web = service(0, 3, 65537);

@@ -33,6 +33,8 @@ pub struct Service {
     pub affinity: Affinity,
     /// Which flows the kernel planes remember.
     pub tracking: Tracking,
+    /// What TCP's maximum segment size is lowered to on kernel planes, 536 to 65495; none: it stays.
+    pub mss: Option<u32>,
     /// How long a failed backend keeps its old flows.
     pub down_grace: Grace,
     /// Idle time-outs.

@@ -81,6 +81,7 @@ fn every_key_reaches_the_config() {
         forward = "proxy"
         fallback = "refuse"
         announce = "none"
+        mss = 1360
         down_grace = "forever"
         timeouts.closing = "1m"
         [[pool]]
@@ -107,6 +108,7 @@ fn every_key_reaches_the_config() {
     let service = &config.services[0];
     assert_eq!((service.forward, service.fallback), (Forward::Proxy, Fallback::Refuse));
     assert_eq!((service.announce, service.down_grace), (Announce::None, Grace::Forever));
+    assert_eq!(service.mss, Some(1360));
     assert_eq!(service.timeouts.closing, Duration::from_secs(60));
     assert_eq!(service.timeouts.established, Duration::from_secs(3600));
     let pool = &config.pools[0];

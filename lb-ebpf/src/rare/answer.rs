@@ -54,9 +54,7 @@ pub(super) fn send<F: Message, P: Packet, T: Tables>(
     (vip, problem): (&Address, Problem),
 ) -> Verdict {
     let wants = problem.mtu == 0 || F::forbids_fragments(packet, at.l3);
-    // The kernel takes headers out of a packet only where an IP header's length stays behind them.
-    let stays = network.end >= at.l4 + F::ERROR_LENGTH / 2;
-    let fits = network.end - at.l3 >= F::ERROR_LENGTH && stays && packet.holds(network.end);
+    let fits = network.end - at.l3 >= F::ERROR_LENGTH && packet.holds(network.end);
     if !wants || !fits || !is_for_one(packet) || !tables.may_answer(Answer::Error) {
         return Verdict::drop(problem.dropped());
     }

@@ -7,7 +7,7 @@ use lb_common::Counter;
 
 use super::{Case, chosen, client, client6};
 use crate::icmp::Icmp;
-use crate::segment::{ACK, RECEIVER, SENDER, SYN, Tcp};
+use crate::segment::{ACK, HOP_BY_HOP, RECEIVER, ROUTING, SENDER, SYN, Tcp};
 use crate::world::{MTU, Web, World};
 
 /// What the narrow link of these tests takes.
@@ -108,6 +108,10 @@ fn expired() -> Vec<Case> {
         expired("an IPv6 packet at its last hop", there6.clone(), vip6),
         expired("a reply at its last hop", back, vip),
         expired("an IPv6 reply at its last hop", back6, vip6),
+        {
+            let packet = sized(web6, 80).0.extensions(&[HOP_BY_HOP, ROUTING]);
+            expired("an IPv6 packet of extension headers at its last hop", packet, vip6)
+        },
         Case::new(
             "a packet at its last hop, shorter than the error",
             sized(web, 55).0.ttl(1).frame(),

@@ -161,6 +161,7 @@ fn service(service: &Service) -> Settings {
         ("fallback", lower(service.fallback)),
         ("announce", lower(service.announce)),
         ("affinity", lower(service.affinity)),
+        ("mss", service.mss.map_or_else(|| "none".to_owned(), |mss| mss.to_string())),
         ("tracking", lower(service.tracking)),
         ("down_grace", grace),
         ("timeouts.established", time(service.timeouts.established)),

@@ -18,6 +18,10 @@ use super::values::{self, duration, duration_or_zero, integer};
 use super::words::{self, CheckKind};
 use super::{Admin, Daemon, Interface, Interfaces, Kernel, LogFormat, PlaneChoice, address};
 
+/// What every host takes (RFC 9293 §3.7.1), and what the longest IPv4 packet holds.
+const LEAST_MSS: u32 = 536;
+const GREATEST_MSS: u32 = 65_495;
+
 /// The file, each object read or its problems reported.
 pub(super) struct File {
     pub(super) daemon: Daemon,
@@ -139,6 +143,11 @@ fn service(mut s: Section<'_, '_>) -> Read<Service> {
     let announce = s.or("announce", Announce::Auto, word(words::ANNOUNCE));
     let affinity = s.or("affinity", Affinity::None, word(words::AFFINITY));
     let tracking = s.or("tracking", Tracking::Auto, word(words::TRACKING));
+    let mss = s.optional("mss", integer(LEAST_MSS..=GREATEST_MSS));
+    if protocol == Protocol::Udp && matches!(mss, Ok(Some(_))) {
+        let fault = Fault::new("means nothing here: only TCP has a maximum segment size");
+        s.report.fault(&s.at("mss"), fault.hint("leave it out of a UDP service"));
+    }
     let down_grace = s.or("down_grace", Grace::For(Duration::from_secs(10)), values::grace);
     let timeouts = timeouts(s.section("timeouts"));
     s.later("route", "make one service and one pool for every listen address");
@@ -155,6 +164,7 @@ fn service(mut s: Section<'_, '_>) -> Read<Service> {
         announce,
         affinity,
         tracking,
+        mss: mss.ok().flatten(),
         down_grace,
         timeouts,
     })

@@ -256,6 +256,7 @@ impl Identities {
                 established: ticks::from_duration(service.timeouts.idle(service.protocol)),
                 closing: ticks::from_duration(service.timeouts.closing),
                 half_open: ticks::from_duration(service.timeouts.half_open),
+                mss: service.mss.unwrap_or(0),
             };
             desired.state.services.insert(key, entry);
             let marker = desired.state.services.entry(SocketKey::vip(key.address)).or_default();

@@ -4,8 +4,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup as FibParameters,
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    bpf_fib_lookup as FibParameters,
 };
 use aya_ebpf::helpers::{
     bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
@@ -129,17 +129,16 @@ impl Packet for Frame {
 
     /// There is no helper that takes back a partial checksum. But one whose place lies before the packet's begin
     /// is forgotten (`__skb_postpull_rcsum`): so everything up to behind the transport header's first word is
-    /// taken out, and the tail grown or cut to what is wanted, which also ends segmentation.
+    /// taken out. Before that the tail is cut or grown for what then is left, which also ends segmentation.
     #[inline(always)]
     fn reshape(&mut self, at: At, length: usize) -> Option<()> {
-        let out = (at.l4 - at.l3 + 4) as i32;
-        let end = (at.l3 + length) as u32;
-        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        let out = at.l4 - at.l3 + 4;
+        let end = at.l3 + length;
         // SAFETY: the buffer is the kernel's.
         let failed = unsafe {
-            bpf_skb_adjust_room(self.skb, -out, BPF_ADJ_ROOM_MAC, flags) != 0
-                || bpf_skb_change_tail(self.skb, end, 0) != 0
-                || bpf_skb_pull_data(self.skb, end) != 0
+            bpf_skb_change_tail(self.skb, (end + out) as u32, 0) != 0
+                || bpf_skb_adjust_room(self.skb, -(out as i32), BPF_ADJ_ROOM_MAC, 0) != 0
+                || bpf_skb_pull_data(self.skb, end as u32) != 0
         };
         *self = Self::linear(self.skb);
         (!failed).then_some(())
