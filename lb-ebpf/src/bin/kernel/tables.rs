@@ -80,10 +80,19 @@ impl HalfOpenEntry for Entry<HalfOpen> {
 }
 
 /// The first of the listed routes that covers an address.
+///
+/// Older verifiers (6.1) take the loop's end from a comparison with a constant, not from one with `count`.
 #[inline(always)]
 fn listed<'a>(routes: &'a Routes, address: &Address) -> Option<&'a NextHop> {
-    let listed = routes.list.iter().zip(0..routes.count);
-    listed.map(|(route, _)| route).find(|route| route.covers(address)).map(|route| &route.hop)
+    for (number, route) in (0..).zip(&routes.list) {
+        if number >= routes.count {
+            return None;
+        }
+        if route.covers(address) {
+            return Some(&route.hop);
+        }
+    }
+    None
 }
 
 impl Tables for Maps {
