@@ -18,6 +18,7 @@ pub mod median;
 pub mod mutation;
 pub mod namespace;
 pub mod object;
+pub mod pinned;
 pub mod process;
 pub mod record;
 pub mod schedule;

@@ -2,6 +2,7 @@
 
 use lb_common::Counter;
 
+use super::discovery::is_group;
 use super::limiter::Answer;
 use super::message::Message;
 use crate::checksum::Sum;
@@ -47,10 +48,7 @@ pub(super) fn answer<F: Message, P: Packet, T: Tables>(
 /// Whether the frame was sent to one station: what was sent to many is not answered (RFC 1122 §3.2.2).
 #[inline(always)]
 pub(super) fn is_for_one<P: Packet>(packet: &P) -> bool {
-    packet.header::<Ethernet>(0).is_some_and(|ethernet| {
-        let [first, _] = ethernet.destination[0].to_ne_bytes();
-        first & 1 == 0
-    })
+    packet.header::<Ethernet>(0).is_some_and(|ethernet| !is_group(ethernet.destination))
 }
 
 /// Swaps the MAC addresses.

@@ -38,8 +38,9 @@ fn create(name: &str, value_size: u32, entries: u32) -> Result<Map, MapError> {
 /// The loader would give the outer map a pattern with type information, and kernels before 6.2 then refuse inner
 /// maps that have none (`bpf_map_meta_equal` compares `timer_off`, which differs).
 pub(super) fn make(name: &'static str, value_size: u32, entries: u32, pin: &Path) -> Result<(), KernelError> {
-    let pattern = create(name, value_size, 1).map_err(|error| KernelError::map(name, &error))?;
-    pattern.pin_outer(name, entries, pin).map_err(|error| KernelError::map(name, &error))
+    let outer = create(name, value_size, 1).and_then(|pattern| pattern.outer(name, entries));
+    let outer = outer.map_err(|error| KernelError::map(name, &error))?;
+    outer.pin(pin).map_err(|error| KernelError::map(name, &error))
 }
 
 /// An array of maps.

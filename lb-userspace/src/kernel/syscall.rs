@@ -121,33 +121,22 @@ impl Map {
         unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
 
-    /// Makes and pins an array of maps like this one.
-    pub(super) fn pin_outer(&self, name: &str, entries: u32, path: &Path) -> io::Result<()> {
+    /// Makes an array of maps like this one. The kernel keeps 15 bytes of the name.
+    pub(super) fn outer(&self, name: &str, entries: u32) -> Result<Self, aya::maps::MapError> {
         let mut attr = attr();
         // SAFETY: plain integers of a zeroed union.
-        let map = unsafe { &mut attr.__bindgen_anon_1 };
-        map.map_type = MapType::ArrayOfMaps as u32;
-        map.key_size = size_of::<u32>() as u32;
-        map.value_size = size_of::<u32>() as u32;
-        map.max_entries = entries;
-        map.inner_map_fd = raw(&self.data.fd());
-        // The last byte stays zero.
-        for (place, byte) in map.map_name.iter_mut().take(15).zip(name.bytes()) {
+        let create = unsafe { &mut attr.__bindgen_anon_1 };
+        create.map_type = MapType::ArrayOfMaps as u32;
+        create.key_size = 4;
+        create.value_size = 4;
+        create.max_entries = entries;
+        create.inner_map_fd = raw(&self.data.fd());
+        for (place, byte) in create.map_name.iter_mut().take(15).zip(name.bytes()) {
             *place = byte.cast_signed();
         }
-        // SAFETY: the attributes hold no pointer.
-        let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }?;
-        let fd = i32::try_from(fd).map_err(io::Error::other)?;
-        // SAFETY: the kernel has just given this descriptor to us alone.
-        let outer = unsafe { OwnedFd::from_raw_fd(fd) };
-        let path = CString::new(path.as_os_str().as_bytes())?;
-        let mut attr = self::attr();
-        // SAFETY: plain integers of a zeroed union.
-        let object = unsafe { &mut attr.__bindgen_anon_4 };
-        object.pathname = path.as_ptr() as u64;
-        object.bpf_fd = raw(&outer);
-        // SAFETY: the path is a C string that outlives the call.
-        unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr) }.map(drop)
+        // SAFETY: the command uses no pointers here.
+        let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.and_then(owned)?;
+        Self::new(MapData::from_fd(fd)?)
     }
 
     /// Puts `inner` into an array of maps; returns after an RCU grace period.
@@ -257,19 +246,9 @@ pub(super) struct Grace {
 impl Grace {
     /// A map of maps for nothing else.
     pub(super) fn new() -> Result<Self, aya::maps::MapError> {
-        let definition = |kind: MapType| aya_obj::Map::new_from_params(kind as u32, 4, 4, 1, 0);
-        let inner = MapData::create(definition(MapType::Array), "sluice_grace", None)?;
-        let mut attr = attr();
-        // SAFETY: plain integers of a zeroed union.
-        let create = unsafe { &mut attr.__bindgen_anon_1 };
-        create.map_type = MapType::ArrayOfMaps as u32;
-        create.key_size = 4;
-        create.value_size = 4;
-        create.max_entries = 1;
-        create.inner_map_fd = raw(&inner.fd());
-        // SAFETY: the command uses no pointers here.
-        let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.and_then(owned)?;
-        Ok(Self { outer: Map::new(MapData::from_fd(fd)?)?, inner: Map::new(inner)? })
+        let definition = aya_obj::Map::new_from_params(MapType::Array as u32, 4, 4, 1, 0);
+        let inner = Map::new(MapData::create(definition, "sluice_grace", None)?)?;
+        Ok(Self { outer: inner.outer("sluice_grace", 1)?, inner })
     }
 
     /// Waits, for some milliseconds.
