@@ -1,7 +1,7 @@
 //! The one task that owns desired and applied state.
 //!
 //! Config, run-time changes and health checks are folded (`desired`) and each service is placed on a plane
-//! (`placement`); what then should stand in the planes (`kernel_state`, `proxy_state`) is compared with what
+//! (`placement`), its VIPs get an owner (`ownership`); what then should stand in the planes (`kernel_state`, `proxy_state`) is compared with what
 //! they have confirmed (`plan`) and written (`apply`). How a Maglev table changes without breaking a flow is
 //! in `slots`, and what goes on by itself afterwards in `maintain`. All of that is pure or called with the
 //! plane it needs; only `task` reads clocks and waits.
@@ -15,6 +15,7 @@ pub mod flows;
 pub mod ids;
 pub mod kernel_state;
 pub mod maintain;
+pub mod ownership;
 pub mod placement;
 pub mod plan;
 pub mod proxy_state;

@@ -125,10 +125,12 @@ pub enum Fallback {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Announce {
-    /// Already local: leave it; proxy plane and not local: `Address`; else `None`.
+    /// Already local: leave it; on the proxy plane `Address`; on a link `Arp`; else `None`.
     Auto,
     /// The daemon puts the VIP on an interface and takes it off again.
     Address,
+    /// The kernel planes answer ARP and neighbour discovery for it; the host itself never owns it.
+    Arp,
     /// A router sends the VIP here.
     None,
 }

@@ -21,7 +21,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_common::NextHop;
+use lb_common::{Mac, NextHop};
 use tokio::sync::watch as channel;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -60,8 +60,21 @@ pub struct Facts {
     pub routes: BTreeMap<Prefix, NextHop>,
     /// Next hop of every target; absent while its neighbour is not resolved.
     pub hops: BTreeMap<IpAddr, NextHop>,
+    /// Those of `local` that a daemon of ours has put there.
+    pub ours: BTreeSet<IpAddr>,
+    /// VIPs that belong to the subnet of a link that is up, and where that is.
+    pub on_link: BTreeMap<IpAddr, OnLink>,
     /// Targets that have no next hop, each with the reason.
     pub unreachable: BTreeMap<IpAddr, String>,
+}
+
+/// An Ethernet interface with the subnet of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OnLink {
+    /// Kernel index.
+    pub index: u32,
+    /// Its MAC address.
+    pub mac: Mac,
 }
 
 /// An interface that the traffic of services passes.
@@ -85,17 +98,18 @@ pub struct Network {
 
 impl Network {
     /// Starts to mirror the network namespace of the calling thread, and keeps the next hops of `targets`
-    /// (backends) and of all gateways resolved. The first facts are there when this returns; neighbours that
+    /// (backends) and of all gateways resolved; the facts say which of `vips` are on a link. The first facts are there when this returns; neighbours that
     /// the kernel does not know yet are resolved later.
     ///
     /// # Errors
     /// Netlink sockets cannot be opened, or a table cannot be read.
     pub async fn start(
         targets: channel::Receiver<BTreeSet<IpAddr>>,
+        vips: channel::Receiver<BTreeSet<IpAddr>>,
     ) -> Result<(channel::Receiver<Facts>, Self), NetworkError> {
         let mirror = watch::Mirror::default();
         let requests = socket::Requests::open()?;
-        let (watcher, facts) = watch::Watcher::new(mirror.clone(), targets).await?;
+        let (watcher, facts) = watch::Watcher::new(mirror.clone(), targets, vips).await?;
         let task = AbortOnDropHandle::new(tokio::spawn(watcher.run()));
         Ok((facts, Self { mirror, requests, task }))
     }
@@ -129,6 +143,15 @@ impl Network {
     /// Where the traffic of these addresses (VIPs and backends) passes: for `kernel.interfaces = "auto"`.
     pub fn interfaces_for(&self, ips: &BTreeSet<IpAddr>) -> Vec<ChosenInterface> {
         facts::interfaces_for(&self.mirror.lock(), ips)
+    }
+
+    /// Tells a link that an address is there now.
+    ///
+    /// # Errors
+    /// There is no right to (CAP_NET_RAW), or the link is down.
+    pub fn announce(&self, ip: IpAddr, link: OnLink) -> Result<(), NetworkError> {
+        announcement::announce(ip, link)
+            .map_err(|error| NetworkError::new(format!("announcing {ip} on interface {}", link.index), error))
     }
 
     /// Stops the task, then deletes every neighbour entry that carries our mark, whoever made it; says how

@@ -1,5 +1,6 @@
 //! `sluice run`: the daemon, phase by phase.
 
+mod announce;
 mod build;
 mod interfaces;
 mod kernel;

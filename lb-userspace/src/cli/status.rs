@@ -23,6 +23,7 @@ pub fn render(status: &Status) -> String {
     }
     text.push('\n');
     text.push_str(&services(&status.services));
+    text.push_str(&vips(&status.services));
     for pool in &status.pools {
         text.push('\n');
         text.push_str(&pool_text(pool));
@@ -97,6 +98,20 @@ fn services(services: &[ServiceStatus]) -> String {
         ]);
     }
     table.render("")
+}
+
+/// Once for each address, however many services share it.
+fn vips(services: &[ServiceStatus]) -> String {
+    let vips: BTreeMap<_, _> =
+        services.iter().flat_map(|service| &service.vips).map(|vip| (vip.address, vip)).collect();
+    if vips.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([("VIP", Left), ("OWNER", Left), ("REASON", Left)]);
+    for vip in vips.values() {
+        table.row([vip.address.to_string(), vip.owner.clone(), vip.reason.clone()]);
+    }
+    format!("\n{}", table.render(""))
 }
 
 fn pool_text(pool: &PoolStatus) -> String {

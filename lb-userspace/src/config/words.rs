@@ -38,8 +38,8 @@ pub(super) const FALLBACK: Words<Fallback> =
 pub(super) const ANNOUNCE: Words<Announce> = &[
     ("auto", Is(Announce::Auto)),
     ("address", Is(Announce::Address)),
+    ("arp", Is(Announce::Arp)),
     ("none", Is(Announce::None)),
-    ("arp", Later("use \"address\", or \"none\" with a route to the address on the router")),
 ];
 
 pub(super) const AFFINITY: Words<Affinity> =

@@ -1,7 +1,7 @@
 //! The status document from what the controller knows. Pure.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
 use lb_common::{Counter, SocketKey, Traffic};
@@ -11,13 +11,14 @@ use super::desired::{Fold, Judged};
 use super::fill;
 use super::ids::Part;
 use super::kernel_state::Identities;
+use super::ownership::{self, Ownership};
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::kernel::{KernelCounters, Sweep};
 use crate::data_plane::proxy::ProxyCounters;
 use crate::maglev;
 use crate::model::status::{
-    BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, rfc3339,
+    BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, VipStatus, rfc3339,
 };
 use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service};
 
@@ -37,6 +38,8 @@ pub struct View<'a> {
     pub fold: &'a Fold,
     /// By service.
     pub placements: &'a BTreeMap<String, Placement>,
+    /// By VIP.
+    pub owners: &'a BTreeMap<IpAddr, Ownership>,
     /// By interface.
     pub planes: &'a [InterfacePlane],
     /// Where there are kernel planes.
@@ -97,6 +100,12 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
         forward: forward.into(),
         plane,
         reason: placement.map(Placement::reason).unwrap_or_default().to_owned(),
+        vips: ownership::vips(service)
+            .filter_map(|address| {
+                let Ownership { owner, reason } = view.owners.get(&address)?;
+                Some(VipStatus { address, owner: owner.name().into(), reason: reason.clone() })
+            })
+            .collect(),
         pool: service.pool.clone(),
         flows: 0,
         new_flows: None,

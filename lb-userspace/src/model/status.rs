@@ -1,7 +1,7 @@
 //! The status document: `sluice status --json` and `GET /api/v1/status` are this, and nothing else is.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,8 @@ pub struct ServiceStatus {
     pub plane: Option<Plane>,
     /// Why this plane.
     pub reason: String,
+    /// Who owns its addresses on the wire.
+    pub vips: Vec<VipStatus>,
     /// As in the config.
     pub pool: String,
     /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
@@ -91,6 +93,18 @@ pub struct ServiceStatus {
     pub drops: u64,
     /// Packets a second over the last 10 s; null on the proxy plane.
     pub rate: Option<f64>,
+}
+
+/// An address of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// The VIP.
+    pub address: IpAddr,
+    /// `arp` (the kernel planes answer for it), `address` (the daemon puts it on this host), `host` (the host had it
+    /// before) or `none` (a router sends it here).
+    pub owner: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// One pool.

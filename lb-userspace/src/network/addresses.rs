@@ -14,7 +14,7 @@ use rtnetlink::packet_route::address::{
 use super::announcement::announce;
 use super::socket::Requests;
 use super::tables::{Assigned, Device, OUR_LABEL, OURS, Tables};
-use super::{Network, NetworkError, facts};
+use super::{Network, NetworkError, OnLink, facts};
 
 /// The longest address label, without the closing zero (`IFNAMSIZ`, linux/if.h).
 const LONGEST_LABEL: usize = 15;
@@ -58,7 +58,9 @@ impl Network {
             }
             Err(error) => return Err(error),
         }
-        if let Err(error) = announce(ip, &device) {
+        if let Some(mac) = device.mac
+            && let Err(error) = announce(ip, OnLink { index: device.link.index, mac })
+        {
             tracing::warn!(%ip, interface = name, %error, "the address could not be announced");
         }
         Ok(PutAddress::Ours(name))

@@ -3,33 +3,41 @@
 #![expect(unsafe_code, reason = "socket2 has no safe way to write a link-layer socket address")]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::Mac;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use zerocopy::IntoBytes;
 
-use super::tables::Device;
+use super::OnLink;
 
 /// ARP's number as an Ethernet type (RFC 826).
 const ETHERTYPE_ARP: u16 = 0x0806;
+/// IPv6's number as an Ethernet type (RFC 2464).
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// The IP protocol number of ICMPv6.
+const ICMPV6: u8 = 58;
 const BROADCAST: [u8; 6] = [0xff; 6];
+/// The stations that all nodes are (RFC 2464 §7).
+const ALL_STATIONS: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Sends one announcement; does nothing on devices without a link-layer address (loopback).
-pub(super) fn announce(ip: IpAddr, device: &Device) -> io::Result<()> {
-    let Some(mac) = device.mac else { return Ok(()) };
+/// Sends one announcement. The address need not be the host's.
+pub(super) fn announce(ip: IpAddr, link: OnLink) -> io::Result<()> {
     match ip {
-        IpAddr::V4(ip) => gratuitous_arp(ip, mac, device.link.index),
-        IpAddr::V6(ip) => unsolicited_advertisement(ip, mac, device.link.index),
+        IpAddr::V4(ip) => gratuitous_arp(ip, link),
+        IpAddr::V6(ip) => unsolicited_advertisement(ip, link),
     }
 }
 
-fn gratuitous_arp(ip: Ipv4Addr, mac: Mac, interface: u32) -> io::Result<()> {
-    // A datagram packet socket lets the kernel write the Ethernet header.
+fn gratuitous_arp(ip: Ipv4Addr, link: OnLink) -> io::Result<()> {
+    send(&arp_announcement(ip, link.mac), ETHERTYPE_ARP, BROADCAST, link.index)
+}
+
+/// Has the kernel write the Ethernet header.
+fn send(packet: &[u8], kind: u16, to: [u8; 6], interface: u32) -> io::Result<()> {
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
-    let to = packet_address(BROADCAST, interface)?;
-    socket.send_to(&arp_announcement(ip, mac), &to).map(drop)
+    socket.send_to(packet, &packet_address(to, kind, interface)?).map(drop)
 }
 
 /// Hardware Ethernet, protocol IPv4, a request in which sender and target are the same address: hosts that
@@ -43,13 +51,13 @@ fn arp_announcement(ip: Ipv4Addr, mac: Mac) -> [u8; 28] {
     packet
 }
 
-fn packet_address(to: [u8; 6], interface: u32) -> io::Result<SockAddr> {
+fn packet_address(to: [u8; 6], kind: u16, interface: u32) -> io::Result<SockAddr> {
     let index = i32::try_from(interface).map_err(io::Error::other)?;
     let mut hardware = [0; 8];
     hardware[..6].copy_from_slice(&to);
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::sa_family_t,
-        sll_protocol: ETHERTYPE_ARP.to_be(),
+        sll_protocol: kind.to_be(),
         sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -68,20 +76,31 @@ fn packet_address(to: [u8; 6], interface: u32) -> io::Result<SockAddr> {
     Ok(address)
 }
 
-fn unsolicited_advertisement(ip: Ipv6Addr, mac: Mac, interface: u32) -> io::Result<()> {
-    // The kernel writes the checksum of every ICMPv6 socket (RFC 3542 §3.1).
-    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
-    socket.set_multicast_hops_v6(255)?;
-    socket.set_multicast_if_v6(interface)?;
-    socket.bind(&SocketAddrV6::new(ip, 0, 0, 0).into())?;
-    let to = SocketAddrV6::new(ALL_NODES, 0, 0, interface);
-    socket.send_to(&advertisement(ip, mac), &to.into()).map(drop)
+fn unsolicited_advertisement(ip: Ipv6Addr, link: OnLink) -> io::Result<()> {
+    send(&advertisement(ip, link.mac), ETHERTYPE_IPV6, ALL_STATIONS, link.index)
 }
 
-/// Type 136 with the override flag, the address, and the option that holds the link-layer address.
-fn advertisement(ip: Ipv6Addr, mac: Mac) -> [u8; 32] {
-    let mut packet = [0; 32];
-    let fields: [&[u8]; 4] = [&[136, 0, 0, 0, 0x20, 0, 0, 0], &ip.octets(), &[2, 1], mac.as_bytes()];
+/// Behind the IPv6 header type 136 with the override flag, the address, and the option that holds the link-layer
+/// address. Written whole: no socket sends in the name of an address that the host has not.
+fn advertisement(ip: Ipv6Addr, mac: Mac) -> [u8; 72] {
+    let (from, to) = (ip.octets(), ALL_NODES.octets());
+    let pseudo_header: [&[u8]; 3] = [&from, &to, &[0, 0, 0, 32, 0, 0, 0, ICMPV6]];
+    let message: [&[u8]; 4] = [&[136, 0, 0, 0, 0x20, 0, 0, 0], &from, &[2, 1], mac.as_bytes()];
+    let covered: Vec<u8> = pseudo_header.concat().into_iter().chain(message.concat()).collect();
+    let sum: u32 = covered.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+
+    let mut packet = [0; 72];
+    let fields: [&[u8]; 7] = [
+        &[0x60, 0, 0, 0, 0, 32, ICMPV6, 255],
+        &from,
+        &to,
+        &[136, 0],
+        &checksum.to_be_bytes(),
+        &[0x20, 0, 0, 0],
+        &[&from[..], &[2, 1], mac.as_bytes()].concat(),
+    ];
     for (place, byte) in packet.iter_mut().zip(fields.into_iter().flatten()) {
         *place = *byte;
     }
@@ -108,9 +127,14 @@ mod tests {
     fn advertisement_overrides_and_carries_the_link_layer_address() {
         let ip: Ipv6Addr = "2001:db8::10".parse().unwrap();
         let packet = advertisement(ip, mac(&MAC).unwrap());
-        assert_eq!(packet[..8], [136, 0, 0, 0, 0x20, 0, 0, 0]);
+        assert_eq!(packet[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
         assert_eq!(packet[8..24], ip.octets());
-        assert_eq!(packet[24..26], [2, 1]);
-        assert_eq!(packet[26..], MAC);
+        assert_eq!(packet[40..42], [136, 0]);
+        // By hand: ones' complement of the sum of the pseudo-header and the message.
+        assert_eq!(packet[42..44], [0xf9, 0x06]);
+        assert_eq!(packet[44..48], [0x20, 0, 0, 0]);
+        assert_eq!(packet[48..64], ip.octets());
+        assert_eq!(packet[64..66], [2, 1]);
+        assert_eq!(packet[66..], MAC);
     }
 }

@@ -9,7 +9,7 @@ use crate::data_plane::kernel::Prefix;
 
 use super::routes::{Hop, Route, Way};
 use super::tables::{Device, Tables};
-use super::{ChosenInterface, Facts};
+use super::{ChosenInterface, Facts, OnLink};
 
 /// What the data path may know, and how much did not fit.
 pub(super) struct Computed {
@@ -38,6 +38,8 @@ pub(super) fn compute(tables: &Tables, targets: &BTreeSet<IpAddr>, capacity: usi
         local: tables.addresses.keys().map(|key| key.ip).collect(),
         routes,
         hops,
+        ours: tables.addresses.iter().filter(|(_, ours)| **ours).map(|(key, _)| key.ip).collect(),
+        on_link: BTreeMap::new(),
         unreachable,
     };
     Computed { facts, left_out }
@@ -102,6 +104,15 @@ pub(super) fn on_link_device(tables: &Tables, ip: IpAddr) -> Option<&Device> {
     on_link
         .filter_map(|hop| tables.devices.get(&hop.interface))
         .find(|device| device.link.up && device.mac.is_some())
+}
+
+/// Which of these addresses belong to the subnet of a link, and to which.
+pub(super) fn on_link(tables: &Tables, ips: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, OnLink> {
+    let found = ips.iter().filter_map(|ip| {
+        let device = on_link_device(tables, *ip)?;
+        Some((*ip, OnLink { index: device.link.index, mac: device.mac? }))
+    });
+    found.collect()
 }
 
 /// The route of a prefix that is in force: the preferred one that has a way out.

@@ -48,6 +48,7 @@ pub(super) struct Watcher {
     events: Events,
     mirror: Mirror,
     targets: watch::Receiver<BTreeSet<IpAddr>>,
+    vips: watch::Receiver<BTreeSet<IpAddr>>,
     facts: watch::Sender<Facts>,
     asked: HashMap<(u32, IpAddr), Instant>,
     stale: Stale,
@@ -70,6 +71,7 @@ impl Watcher {
     pub(super) async fn new(
         mirror: Mirror,
         targets: watch::Receiver<BTreeSet<IpAddr>>,
+        vips: watch::Receiver<BTreeSet<IpAddr>>,
     ) -> Result<(Self, watch::Receiver<Facts>), NetworkError> {
         let (facts, receiver) = watch::channel(Facts::default());
         let mut watcher = Self {
@@ -77,6 +79,7 @@ impl Watcher {
             events: Events::subscribe()?,
             mirror,
             targets,
+            vips,
             facts,
             asked: HashMap::new(),
             stale: Stale::All,
@@ -115,7 +118,7 @@ impl Watcher {
     async fn follow(&mut self) -> Result<(), NetworkError> {
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut targets_open = true;
+        let (mut targets_open, mut vips_open) = (true, true);
         loop {
             let due = self.due;
             tokio::select! {
@@ -129,6 +132,10 @@ impl Watcher {
                 changed = self.targets.changed(), if targets_open => match changed {
                     Ok(()) => self.mark(Stale::Nothing),
                     Err(_) => targets_open = false,
+                },
+                changed = self.vips.changed(), if vips_open => match changed {
+                    Ok(()) => self.mark(Stale::Nothing),
+                    Err(_) => vips_open = false,
                 },
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.due = None;
@@ -190,7 +197,10 @@ impl Watcher {
     fn publish(&mut self) {
         let computed = {
             let targets = self.targets.borrow_and_update();
-            facts::compute(&self.mirror.lock(), &targets, CAPACITY)
+            let tables = self.mirror.lock();
+            let mut computed = facts::compute(&tables, &targets, CAPACITY);
+            computed.facts.on_link = facts::on_link(&tables, &self.vips.borrow_and_update());
+            computed
         };
         if computed.left_out > 0 && !self.warned.capacity {
             self.warned.capacity = true;

@@ -105,7 +105,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
         &[NO_TEXT, &["\"snat\"", "\"dsr\"", "\"ipip\"", "\"gue\"", "\"natt\"", "\"\""]],
     ),
     (SERVICE, "fallback", "\"proxy\"", &[NO_TEXT, &["\"none\""]]),
-    (SERVICE, "announce", "\"auto\"", &[NO_TEXT, &["\"arp\"", "\"bgp\""]]),
+    (SERVICE, "announce", "\"auto\"", &[NO_TEXT, &["\"ndp\"", "\"bgp\""]]),
     (SERVICE, "affinity", "\"none\"", &[NO_TEXT, &["\"cookie\""]]),
     (SERVICE, "tracking", "\"auto\"", &[NO_TEXT, &["\"Always\"", "\"never\""]]),
     (SERVICE, "down_grace", "\"1s\"", &[NO_TIME, &["\"Forever\""]]),

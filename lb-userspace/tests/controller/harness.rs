@@ -16,7 +16,7 @@ use lb_userspace::data_plane::recorder::{KernelRecorder, ProxyRecorder};
 use lb_userspace::health::{Observation, Target};
 use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, PoolStatus};
 use lb_userspace::model::{Phase, Plane};
-use lb_userspace::network::Facts;
+use lb_userspace::network::{Facts, OnLink};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -73,6 +73,7 @@ pub struct World {
     pub targets: watch::Receiver<Vec<Target>>,
     pub neighbours: watch::Receiver<BTreeSet<IpAddr>>,
     pub vips: watch::Receiver<BTreeSet<IpAddr>>,
+    pub found: watch::Receiver<BTreeMap<IpAddr, OnLink>>,
     pub wanted: mpsc::Receiver<Vec<(IpAddr, u32)>>,
     pub progress: watch::Receiver<Progress>,
     observations: mpsc::Sender<Observation>,
@@ -129,6 +130,8 @@ impl World {
         let (targets, targets_receiver) = watch::channel(Vec::new());
         let (neighbours, neighbours_receiver) = watch::channel(BTreeSet::new());
         let (vips, vips_receiver) = watch::channel(BTreeSet::new());
+        let (sought, _) = watch::channel(BTreeSet::new());
+        let (found, found_receiver) = watch::channel(BTreeMap::new());
         let (wanted, wanted_receiver) = mpsc::channel(16);
         let (progress, progress_receiver) = watch::channel(Progress::Starting);
         let proxy = ProxyRecorder::default();
@@ -147,7 +150,7 @@ impl World {
                 started_at: SystemTime::UNIX_EPOCH,
                 phase: watch::channel(Phase::Ready).1,
             },
-            outputs: Outputs { targets, neighbours, wanted, vips, progress },
+            outputs: Outputs { targets, neighbours, wanted, vips, sought, found, progress },
         })?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller.run(stop.clone()));
@@ -160,6 +163,7 @@ impl World {
             targets: targets_receiver,
             neighbours: neighbours_receiver,
             vips: vips_receiver,
+            found: found_receiver,
             wanted: wanted_receiver,
             progress: progress_receiver,
             observations,

@@ -1,6 +1,6 @@
 //! Build and attach: every part made and wired, in the order in which they need each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use tokio::task::block_in_place;
 
 use crate::admin::{Admin, Serving};
 use crate::config::{Config, Environment};
+use crate::controller::ownership;
 use crate::controller::request::Handle;
 use crate::controller::task::{About, Controller, Inputs, Outputs, Progress};
 use crate::data_plane::kernel::KernelTables;
@@ -22,7 +23,7 @@ use crate::telemetry::Log;
 
 use super::interfaces::{self, Attacher};
 use super::vips::{self, Hosted};
-use super::{Failure, kernel, refresh, tasks};
+use super::{Failure, announce, kernel, refresh, tasks};
 
 /// Requests, observations and wanted neighbours that wait for who takes them.
 const QUEUE: usize = 1024;
@@ -65,12 +66,15 @@ impl Daemon {
         let (targets, wanted_targets) = watch::channel(Vec::new());
         let (neighbours, wanted_neighbours) = watch::channel(BTreeSet::new());
         let (vips, wanted_vips) = watch::channel(BTreeSet::new());
+        let (sought, sought_vips) =
+            watch::channel(config.services.iter().flat_map(ownership::vips).collect::<BTreeSet<_>>());
+        let (found, found_vips) = watch::channel(BTreeMap::new());
         let (wanted, wanted_once) = mpsc::channel(QUEUE);
         let (observer, observations) = mpsc::channel(QUEUE);
         let (planes, attached) = watch::channel(Vec::new());
         let (progress, progress_seen) = watch::channel(Progress::Starting);
 
-        let (facts, network) = Network::start(wanted_neighbours.clone()).await?;
+        let (facts, network) = Network::start(wanted_neighbours.clone(), sought_vips).await?;
         let network = Arc::new(network);
         let plane = block_in_place(|| kernel::open(&config))?;
         let seed = match &plane {
@@ -114,7 +118,7 @@ impl Daemon {
                 started_at: SystemTime::now(),
                 phase: phases,
             },
-            outputs: Outputs { targets, neighbours, wanted, vips, progress },
+            outputs: Outputs { targets, neighbours, wanted, vips, sought, found, progress },
         };
         let task = block_in_place(|| Controller::new(inputs)).map_err(anyhow::Error::new)?;
 
@@ -135,6 +139,7 @@ impl Daemon {
         let resolve = tasks::resolve(wanted_once, Arc::clone(&network), stop.clone());
         supervisor.spawn("neighbours", resolve);
         supervisor.spawn("vips", vips::keep(wanted_vips, facts, Arc::clone(&network), stop.clone()));
+        supervisor.spawn("announcements", announce::tell(found_vips, Arc::clone(&network), stop.clone()));
         let reload = refresh::on_demand(Arc::clone(&asked), controller.clone(), stop.clone());
         supervisor.spawn("reload", reload);
         let watch = refresh::on_change(file.to_owned(), config.clone(), Arc::clone(&asked), stop.clone());

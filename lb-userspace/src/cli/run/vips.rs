@@ -63,7 +63,10 @@ pub(super) async fn keep(
     let mut put = BTreeSet::new();
     loop {
         let vips = wanted.borrow_and_update().clone();
-        let local = facts.borrow_and_update().local.clone();
+        let (local, ours) = {
+            let facts = facts.borrow_and_update();
+            (facts.local.clone(), facts.ours.clone())
+        };
         let mut failed = false;
         for &ip in vips.difference(&local) {
             match network.put_address(ip).await {
@@ -77,7 +80,8 @@ pub(super) async fn keep(
                 }
             }
         }
-        put.extend(&vips);
+        // What an earlier daemon left is among them.
+        put.extend(vips.iter().chain(&ours));
         for ip in put.difference(&vips).copied().collect::<Vec<_>>() {
             match network.take_address(ip).await {
                 Ok(()) => {

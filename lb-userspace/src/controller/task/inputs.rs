@@ -1,6 +1,6 @@
 //! What the supervisor wires to the controller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use crate::data_plane::kernel::KernelTables;
 use crate::health::{Observation, Target};
 use crate::model::Phase;
 use crate::model::status::InterfacePlane;
-use crate::network::Facts;
+use crate::network::{Facts, OnLink};
 
 /// Reads the config file again.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
@@ -69,6 +69,10 @@ pub struct Outputs {
     pub wanted: mpsc::Sender<Vec<(IpAddr, u32)>>,
     /// VIPs that should be this host's own. Those that are already may be among them.
     pub vips: watch::Sender<BTreeSet<IpAddr>>,
+    /// All VIPs: the facts should say which of them are on a link.
+    pub sought: watch::Sender<BTreeSet<IpAddr>>,
+    /// VIPs that are found by asking on a link, and which: that should be told to those who ask no more.
+    pub found: watch::Sender<BTreeMap<IpAddr, OnLink>>,
     /// How far the planes are.
     pub progress: watch::Sender<Progress>,
 }

@@ -10,15 +10,16 @@ use super::planes::Kernel;
 use super::{Controller, now};
 use crate::config::Config;
 use crate::controller::desired::Fold;
+use crate::controller::ownership::{self, Owner, Ownership};
 use crate::controller::placement::{self, Host, Placement};
 use crate::controller::plan::{plan, plan_proxy};
 use crate::controller::proxy_state;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::KernelState;
 use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
-use crate::model::{Announce, Listen, Service};
+use crate::model::{Listen, Service};
 use crate::network::Facts;
-use lb_common::SocketKey;
+use lb_common::{Mac, SocketKey, Station};
 
 /// A neighbour that is there answers within some milliseconds.
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(250);
@@ -54,6 +55,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let (serve, stop) = plan_proxy(&self.proxy.applied, &desired, self.config.daemon.drain_timeout);
         let mut errors = self.proxy.apply(serve).await;
         errors.extend(self.apply_kernel(&facts).await);
+        self.tell_found(&facts);
         let stop = stop.into_iter().filter(|action| self.may_stop(action)).collect();
         errors.extend(self.proxy.apply(stop).await);
         self.conclude(errors)
@@ -70,6 +72,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 
     async fn apply_kernel(&mut self, facts: &Facts) -> Vec<PlaneError> {
+        let owners = self.owners(facts);
         let Ok(kernel) = &mut self.kernel else { return Vec::new() };
         if self.retry.is_some()
             && let Err(error) = audit(kernel).await
@@ -94,9 +97,18 @@ impl<P: ProxyPlane + 'static> Controller<P> {
                     Some(Placement::Refused { .. }) | None => false,
                 })
                 .collect();
+            // The VIPs of what stays go on being found.
+            let stays = served.iter().filter(|service| {
+                self.placements.get(&service.name).is_some_and(|placement| !placement.is_kernel())
+            });
+            let stays: BTreeSet<_> = stays.flat_map(|service| ownership::vips(service)).collect();
+            let mut stations = ownership::stations(&owners);
+            let kept = applied.stations.iter().filter(|(station, _)| stays.contains(&station.vip.ip()));
+            stations.extend(kept.map(|(station, mac)| (*station, *mac)));
             let incomplete;
             let errors;
-            (incomplete, errors) = apply_once(kernel, &self.config, &self.fold, &served, facts).await;
+            (incomplete, errors) =
+                apply_once(kernel, &self.config, &self.fold, &served, facts, stations).await;
             if !incomplete || !errors.is_empty() {
                 return errors;
             }
@@ -153,6 +165,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         replace(&outputs.targets, self.pools.targets());
         replace(&outputs.neighbours, self.neighbours());
         replace(&outputs.vips, self.vips());
+        replace(&outputs.sought, self.config.services.iter().flat_map(ownership::vips).collect());
     }
 
     /// Backends of the services that the kernel planes serve.
@@ -166,14 +179,27 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 
     /// VIPs that the host should own: the proxy plane can only listen on the host's addresses.
     fn vips(&self) -> BTreeSet<IpAddr> {
-        let owned = |service: &&Service| match (service.announce, self.placements.get(&service.name)) {
-            (Announce::Address, Some(_)) => true,
-            (Announce::Auto, Some(placement)) => placement.is_proxy(),
-            (Announce::None, _) | (_, None) => false,
-        };
-        let services = self.config.services.iter().filter(owned);
-        let ips = services.flat_map(|service| service.listen.iter().map(|listen| listen.ip()));
-        ips.filter(|ip| !ip.is_unspecified() && !ip.is_loopback()).collect()
+        let owners = self.owners(&self.channels.facts.borrow()).into_iter();
+        owners.filter(|(_, ownership)| ownership.owner == Owner::Address).map(|(vip, _)| vip).collect()
+    }
+
+    /// Who owns which VIP.
+    pub(super) fn owners(&self, facts: &Facts) -> BTreeMap<IpAddr, Ownership> {
+        ownership::decide(&self.config, &self.placements, facts, &self.channels.planes.borrow())
+    }
+
+    /// Tells which VIPs are found by asking now: where the data path answers, or the host does.
+    fn tell_found(&self, facts: &Facts) {
+        let applied = self.kernel.as_ref().ok().map(|kernel| &kernel.confirmed.applied.stations);
+        let found = self.owners(facts).into_iter().filter_map(|(vip, ownership)| match ownership.owner {
+            Owner::Arp(link) => {
+                let station = Station { vip: vip.into(), ifindex: link.index };
+                applied?.contains_key(&station).then_some((vip, link))
+            }
+            Owner::Address if facts.ours.contains(&vip) => Some((vip, *facts.on_link.get(&vip)?)),
+            Owner::Address | Owner::Host | Owner::Nobody => None,
+        });
+        replace(&self.channels.outputs.found, found.collect());
     }
 }
 
@@ -184,9 +210,11 @@ async fn apply_once(
     fold: &Fold,
     served: &[&Service],
     facts: &Facts,
+    stations: BTreeMap<Station, Mac>,
 ) -> (bool, Vec<PlaneError>) {
     let Kernel { confirmed, identities, sweep, .. } = kernel;
-    let desired = identities.desire(config, fold, served, facts, confirmed, sweep);
+    let mut desired = identities.desire(config, fold, served, facts, confirmed, sweep);
+    desired.state.stations = stations;
     kernel.idle = desired.idle;
     let actions = plan(&kernel.confirmed.applied, &desired.state);
     if actions.is_empty() {

@@ -129,6 +129,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             config: &self.config,
             fold: &self.fold,
             placements: &self.placements,
+            owners: &self.owners(&self.channels.facts.borrow()),
             planes: &planes,
             kernel: self.kernel.as_ref().ok().map(|kernel| status::Kernel {
                 confirmed: &kernel.confirmed,
