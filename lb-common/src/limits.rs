@@ -28,6 +28,8 @@ pub const LISTS: u32 = 64;
 pub const LIST_BUCKETS: u32 = 2;
 /// Neighbours that the data path waits for.
 pub const WANTED: u32 = 1024;
+/// Hosts on a link that have asked the data path for a VIP; beyond, the oldest is forgotten.
+pub const ASKERS: u32 = 4096;
 /// VIPs that the data path speaks for on a link.
 pub const STATIONS: u32 = SERVICES;
 /// Half-open flows; tracked flows are configured (`kernel.flows`).

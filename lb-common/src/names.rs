@@ -44,8 +44,10 @@ pub const MAP_LISTS: &str = "LISTS";
 pub const MAP_LIST_BUCKETS: &str = "LIST_BUCKETS";
 /// `Address` -> interface index: neighbours that a reply waited for. Written by the programs, emptied by the controller.
 pub const MAP_WANTED: &str = "WANTED";
-/// `Station` -> MAC address: where the programs answer ARP and neighbour discovery. Written by the controller.
+/// `Station` -> `NextHop`: where the programs answer ARP and neighbour discovery. Written by the controller.
 pub const MAP_STATIONS: &str = "STATIONS";
+/// `Address` -> `NextHop`: hosts that have asked for a VIP. Written by the programs.
+pub const MAP_ASKERS: &str = "ASKERS";
 /// 0 -> per-CPU count of the flows that were remembered in this tick. Written by the programs.
 pub const MAP_GUARD: &str = "GUARD";
 /// `Counter` -> per-CPU `u64`.
@@ -84,6 +86,7 @@ pub const MAPS: &[&str] = &[
     MAP_LIST_BUCKETS,
     MAP_WANTED,
     MAP_STATIONS,
+    MAP_ASKERS,
     MAP_GUARD,
     MAP_COUNTERS,
     MAP_SERVICE_TRAFFIC,

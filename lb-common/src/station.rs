@@ -5,7 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::address::Address;
 
 /// An interface on whose link a VIP is found by asking: the data path answers ARP and neighbour discovery there,
-/// and nowhere else. Its value in the map is the MAC address that it answers with, the interface's own.
+/// and nowhere else. Its value in the map is the [`NextHop`](crate::NextHop) of answers, but for the destination, which is
+/// whoever asks.
 #[derive(
     Clone,
     Copy,

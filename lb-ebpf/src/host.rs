@@ -8,7 +8,7 @@ use std::vec::Vec;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
     SocketKey, Station, Traffic,
 };
 use zerocopy::IntoBytes;
@@ -128,7 +128,9 @@ pub struct Model {
     /// Mirrored routes: address, prefix length of 128, next hop.
     pub routes: Vec<(Address, u8, NextHop)>,
     /// Where ARP and neighbour discovery are answered.
-    pub stations: HashMap<Station, Mac>,
+    pub stations: HashMap<Station, NextHop>,
+    /// Hosts that have asked for a VIP.
+    pub askers: RefCell<HashMap<Address, NextHop>>,
     /// When a packet of an old flow was seen, by table and slot.
     pub old_seen: RefCell<HashMap<(u32, u32), u32>>,
     /// Neighbours that replies waited for.
@@ -277,8 +279,16 @@ impl Tables for Model {
             .map(|(_, _, hop)| hop)
     }
 
-    fn station(&self, station: &Station) -> Option<&Mac> {
+    fn station(&self, station: &Station) -> Option<&NextHop> {
         self.stations.get(station)
+    }
+
+    fn remember_asker(&self, address: &Address, hop: &NextHop) {
+        self.askers.borrow_mut().insert(*address, *hop);
+    }
+
+    fn asker(&self, address: &Address) -> Option<NextHop> {
+        self.askers.borrow().get(address).copied()
     }
 
     fn want(&self, address: &Address, _ifindex: u32) {

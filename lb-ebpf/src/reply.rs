@@ -116,8 +116,9 @@ fn send<F: Family, P: Packet, T: Tables>(
     Ok(Verdict::reply(hop.ifindex))
 }
 
-/// The client's next hop: the mirrored routes, else the kernel's FIB; a neighbour that neither knows is
-/// asked for.
+/// The client's next hop: the mirrored routes, else the kernel's FIB. A neighbour that neither knows is asked for;
+/// until it is found, what it said of itself when it asked for the VIP must do. That comes last, for whoever is on the
+/// link can say it.
 #[inline(always)]
 pub(crate) fn next_hop<P: Packet, T: Tables>(
     packet: &mut P,
@@ -134,8 +135,9 @@ pub(crate) fn next_hop<P: Packet, T: Tables>(
         return Some(*hop);
     }
     let hop = packet.route(transport.protocol(), vip, client);
-    if hop.is_none() {
-        tables.want(client, packet.ifindex());
+    if hop.is_some() {
+        return hop;
     }
-    hop
+    tables.want(client, packet.ifindex());
+    tables.asker(client)
 }

@@ -3,7 +3,7 @@
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
     SocketKey, Station, Traffic,
 };
 
@@ -97,8 +97,12 @@ pub trait Tables {
     }
     /// The mirrored route to the network of an address.
     fn next_hop(&self, address: &Address) -> Option<&NextHop>;
-    /// The MAC address that a VIP is asked for by, on an interface where it is at home.
-    fn station(&self, station: &Station) -> Option<&Mac>;
+    /// The next hop of answers, but for the destination, where a VIP is at home.
+    fn station(&self, station: &Station) -> Option<&NextHop>;
+    /// Remembers the way to a host that asks for a VIP.
+    fn remember_asker(&self, address: &Address, hop: &NextHop);
+    /// The way to a host as it was when it asked.
+    fn asker(&self, address: &Address) -> Option<NextHop>;
     /// Asks the controller to resolve a client's neighbour.
     fn want(&self, address: &Address, ifindex: u32);
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use lb_common::{Counter, Flow, FlowKey, HalfOpen, names};
+use lb_common::{Address, Counter, Flow, FlowKey, HalfOpen, NextHop, names};
 use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
 use lb_userspace::data_plane::PlaneError;
@@ -71,6 +71,7 @@ pub struct Loaded {
     applied: KernelState,
     flows: HashMap<MapData, FlowKey, Flow>,
     half_open: HashMap<MapData, FlowKey, HalfOpen>,
+    askers: HashMap<MapData, Address, NextHop>,
     /// The programs' token buckets, of which all zeros is a full one.
     answers: PerCpuArray<MapData, u64>,
     /// Unmounted last.
@@ -90,8 +91,9 @@ impl Loaded {
         let (plane, _) = KernelPlane::open(&settings)?;
         let flows = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_FLOWS)?))?;
         let half_open = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_HALF_OPEN)?))?;
+        let askers = HashMap::try_from(Map::LruHashMap(open(&dir, names::MAP_ASKERS)?))?;
         let answers = PerCpuArray::try_from(Map::PerCpuArray(open(&dir, names::MAP_ANSWERS)?))?;
-        Ok(Self { plane, applied: KernelState::default(), flows, half_open, answers, bpffs })
+        Ok(Self { plane, applied: KernelState::default(), flows, half_open, askers, answers, bpffs })
     }
 
     /// The programs' clock.
@@ -112,6 +114,11 @@ impl Loaded {
         keys.iter().try_for_each(|key| self.flows.remove(key))?;
         let keys = self.half_open.keys().collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| self.half_open.remove(key))?;
+        let keys = self.askers.keys().collect::<Result<Vec<_>, _>>()?;
+        keys.iter().try_for_each(|key| self.askers.remove(key))?;
+        for (address, hop) in &world.askers {
+            self.askers.insert(address, hop, 0)?;
+        }
         self.fill_buckets()?;
         for (key, flow) in world.flows_at(now) {
             self.flows.insert(key, flow, 0)?;

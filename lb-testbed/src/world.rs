@@ -1,5 +1,6 @@
 //! The maps that the packet table runs against: one small network, the same for host and kernel.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::{TCP, UDP};
@@ -7,7 +8,7 @@ use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
-    Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
+    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
     SocketKey, Station, ticks,
 };
 use lb_ebpf::host::{Memory, Model};
@@ -208,7 +209,7 @@ pub fn mac(number: u32) -> [u8; 6] {
     [0x02, 0xbb, 0, 0, (number >> 8) as u8, number as u8]
 }
 
-fn hop(number: u32, ifindex: u32) -> NextHop {
+pub(crate) fn hop(number: u32, ifindex: u32) -> NextHop {
     NextHop {
         destination: zerocopy::transmute!(mac(number)),
         source: zerocopy::transmute!(mac(0xff00 + ifindex)),
@@ -236,6 +237,8 @@ pub struct World {
     pub flows: Vec<(FlowKey, Flow)>,
     /// The half-open table; `expires` is relative to now.
     pub half_open: Vec<(FlowKey, HalfOpen)>,
+    /// Hosts that have asked for a VIP.
+    pub askers: Vec<(Address, NextHop)>,
 }
 
 impl World {
@@ -288,7 +291,9 @@ impl World {
             [(Web::V4, LINK), (Web::V6, LINK), (Web::Dns, CLIENT_SIDE), (Web::Dns6, CLIENT_SIDE)]
         {
             let station = Station { vip: web.vip().ip().into(), ifindex };
-            state.stations.insert(station, zerocopy::transmute!(RECEIVER));
+            let from =
+                NextHop { source: zerocopy::transmute!(RECEIVER), ifindex, mtu: MTU, ..NextHop::default() };
+            state.stations.insert(station, from);
         }
         Self { state, ..Self::default() }
     }
@@ -303,7 +308,8 @@ impl World {
             backends: self.state.backends.iter().map(|(key, value)| (*key, *value)).collect(),
             tables: self.state.tables.iter().map(|(key, value)| (*key, value.clone())).collect(),
             hosts: self.state.local.iter().map(|ip| (*ip, Host::own())).collect(),
-            stations: self.state.stations.iter().map(|(key, mac)| (*key, *mac)).collect(),
+            stations: self.state.stations.iter().map(|(key, hop)| (*key, *hop)).collect(),
+            askers: RefCell::new(self.askers.iter().copied().collect()),
             routes: self.state.routes.iter().map(|(prefix, hop)| route(prefix, *hop)).collect(),
             flows: Memory::default(),
             ..Model::default()
@@ -333,7 +339,7 @@ impl World {
 }
 
 /// A prefix as the maps hold it: 128 bits.
-fn route(prefix: &Prefix, hop: NextHop) -> (lb_common::Address, u8, NextHop) {
+fn route(prefix: &Prefix, hop: NextHop) -> (Address, u8, NextHop) {
     let length = if prefix.address.is_ipv4() { prefix.length + 96 } else { prefix.length };
     (prefix.address.into(), length, hop)
 }

@@ -126,7 +126,7 @@ fn state() -> KernelState {
         stations: [("192.0.2.1", 2), ("192.0.2.1", 3), ("2001:db8::1", 2)]
             .map(|(ip, ifindex)| {
                 let vip = ip.parse::<IpAddr>().expect("an address").into();
-                (Station { vip, ifindex }, [1, 2, ifindex as u16])
+                (Station { vip, ifindex }, hop(ifindex))
             })
             .into(),
     }
@@ -160,7 +160,7 @@ fn writes(state: &KernelState) -> Vec<KernelAction> {
         state.routes.iter().map(|(prefix, hop)| KernelAction::PutRoute { prefix: *prefix, hop: *hop }),
     );
     actions.extend(
-        state.stations.iter().map(|(station, mac)| KernelAction::PutStation { station: *station, mac: *mac }),
+        state.stations.iter().map(|(station, hop)| KernelAction::PutStation { station: *station, hop: *hop }),
     );
     actions
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use lb_common::Counter;
 use lb_testbed::bed::{Bed, PORT, Setup};
 use lb_testbed::client::visit::Visit;
 use lb_testbed::eventually::eventually;
@@ -73,10 +74,26 @@ fn is_found(plane: Plane) -> anyhow::Result<()> {
         })?;
     }
     visit_anew(&bed)?;
+    become_stranger(&bed, 7)?;
+    visit_anew(&bed)?;
     bed.sluice.kill()?;
+    become_stranger(&bed, 8)?;
     visit_anew(&bed)?;
     bed.sluice.start()?;
-    visit_anew(&bed)
+    visit_anew(&bed)?;
+    let dropped = bed.sluice.status()?.drops.get(Counter::NoNeighbour.name()).copied();
+    ensure!(dropped == Some(0), "{plane:?}: {dropped:?} replies had no way to the client");
+    Ok(())
+}
+
+/// Gives the client addresses that nobody on its link has met.
+fn become_stranger(bed: &Bed, number: u8) -> anyhow::Result<()> {
+    let client = &bed.topology.client.namespace;
+    client.ip_batch(&[
+        format!("address flush dev {HOST_INTERFACE} scope global"),
+        format!("address add 10.201.0.{number}/24 dev {HOST_INTERFACE}"),
+        format!("address add fd00:201::{number}/64 dev {HOST_INTERFACE} nodad"),
+    ])
 }
 
 /// Opens a flow to each VIP by a client that has to ask where that is.

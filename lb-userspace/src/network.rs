@@ -75,6 +75,8 @@ pub struct OnLink {
     pub index: u32,
     /// Its MAC address.
     pub mac: Mac,
+    /// Of its frames, without the Ethernet header, in bytes.
+    pub mtu: u32,
 }
 
 /// An interface that the traffic of services passes.
@@ -98,8 +100,8 @@ pub struct Network {
 
 impl Network {
     /// Starts to mirror the network namespace of the calling thread, and keeps the next hops of `targets`
-    /// (backends) and of all gateways resolved; the facts say which of `vips` are on a link. The first facts are there when this returns; neighbours that
-    /// the kernel does not know yet are resolved later.
+    /// (backends) and of all gateways resolved; the facts say which of `vips` are on a link. The first facts are there
+    /// when this returns; neighbours that the kernel does not know yet are resolved later.
     ///
     /// # Errors
     /// Netlink sockets cannot be opened, or a table cannot be read.
@@ -114,8 +116,8 @@ impl Network {
         Ok((facts, Self { mirror, requests, task }))
     }
 
-    /// Has the kernel resolve these neighbours once: destinations that replies waited for, each with the
-    /// interface that they would leave by. Those that are resolved, or kept resolved anyway, are skipped.
+    /// Has the kernel resolve these neighbours once: destinations on a link that replies waited for, each with the
+    /// interface that the reply had come in by. Those that are resolved, or kept resolved anyway, are skipped.
     ///
     /// # Errors
     /// The first refusal of the kernel; the others were asked for all the same.
@@ -124,7 +126,7 @@ impl Network {
             let tables = self.mirror.lock();
             wanted
                 .into_iter()
-                .map(|(ip, interface)| (interface, ip))
+                .filter_map(|(ip, _)| Some((facts::on_link_device(&tables, ip)?.link.index, ip)))
                 .filter(|key| {
                     tables
                         .neighbours

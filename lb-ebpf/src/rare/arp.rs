@@ -1,6 +1,7 @@
-//! ARP requests for VIPs (RFC 826): answered in the name of the interface that they came in by.
+//! ARP requests for VIPs (RFC 826): answered in the name of the interface that they came in by. As that page wants it, who
+//! asks is remembered: this host has never met it, and the reply to its first packet has to go somewhere.
 
-use lb_common::{Address, Counter, Mac, Station};
+use lb_common::{Address, Counter, NextHop, Station};
 
 use crate::family::{Family, V4};
 use crate::headers::{Arp, Ethernet, U16, U32};
@@ -23,16 +24,19 @@ const REPLY: U16 = U16::new(2);
 /// the address is taken. An announcement is a request for the sender's own address, and needs no answer.
 #[inline(always)]
 pub(super) fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) -> Verdict {
-    let Some((request, mac)) = request(packet, tables, l3) else { return Verdict::PASS };
-    match write(packet, l3, &request, mac) {
+    let Some((request, hop)) = request(packet, tables, l3) else { return Verdict::PASS };
+    if request.sender.raw() != 0 {
+        tables.remember_asker(&Address::from_v4_raw(request.sender.raw()), &hop);
+    }
+    match write(packet, l3, &request, &hop) {
         Some(()) => Verdict { counter: Counter::ArpAnswered, ifindex: packet.ifindex(), rare: false },
         None => Verdict::drop(Counter::Rewrite),
     }
 }
 
-/// The request, and the MAC address that is asked for.
+/// The request, and the way to who sent it.
 #[inline(always)]
-fn request<P: Packet, T: Tables>(packet: &P, tables: &T, l3: usize) -> Option<(Arp, Mac)> {
+fn request<P: Packet, T: Tables>(packet: &P, tables: &T, l3: usize) -> Option<(Arp, NextHop)> {
     let arp = *packet.header::<Arp>(l3)?;
     let is_request = arp.hardware == ETHERNET
         && arp.protocol == IPV4
@@ -44,18 +48,18 @@ fn request<P: Packet, T: Tables>(packet: &P, tables: &T, l3: usize) -> Option<(A
         return None;
     }
     let station = Station { vip: Address::from_v4_raw(target), ifindex: packet.ifindex() };
-    let mac = *tables.station(&station)?;
-    is_on_link(packet, l3, mac).then_some((arp, mac))
+    let hop = NextHop { destination: arp.sender_mac, ..*tables.station(&station)? };
+    is_on_link(packet, l3, hop.source).then_some((arp, hop))
 }
 
 #[inline(always)]
-fn write<P: Packet>(packet: &mut P, l3: usize, request: &Arp, mac: Mac) -> Option<()> {
+fn write<P: Packet>(packet: &mut P, l3: usize, request: &Arp, hop: &NextHop) -> Option<()> {
     let ethernet = packet.header_mut::<Ethernet>(0)?;
-    ethernet.destination = request.sender_mac;
-    ethernet.source = mac;
+    ethernet.destination = hop.destination;
+    ethernet.source = hop.source;
     *packet.header_mut::<Arp>(l3)? = Arp {
         operation: REPLY,
-        sender_mac: mac,
+        sender_mac: hop.source,
         sender: U32::from_raw(request.target.raw()),
         target_mac: request.sender_mac,
         target: U32::from_raw(request.sender.raw()),

@@ -1,6 +1,6 @@
 //! Neighbour solicitations for VIPs (RFC 4861): answered in the name of the interface that they came in by.
 
-use lb_common::{Address, Counter, Mac, Station};
+use lb_common::{Address, Counter, Mac, NextHop, Station};
 
 use crate::checksum::Sum;
 use crate::family::{Family, V6};
@@ -61,16 +61,18 @@ pub(super) fn is_on_link<P: Packet>(packet: &P, l3: usize, mac: Mac) -> bool {
 struct Question {
     /// `None`: somebody who wants the address for itself (duplicate address detection, RFC 4862 §5.4).
     from: Option<Address>,
-    /// Where the frame came from.
-    station: Mac,
     vip: Address,
-    mac: Mac,
+    /// The way back.
+    hop: NextHop,
 }
 
 /// Answers a solicitation for a VIP that is at home on this link; `None`: it is something else, and as it came.
 #[inline(always)]
 pub(super) fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) -> Option<Verdict> {
     let question = question(packet, tables, l3)?;
+    if let Some(from) = &question.from {
+        tables.remember_asker(from, &question.hop);
+    }
     Some(match write(packet, l3, &question) {
         Some(()) => Verdict { counter: Counter::NdAnswered, ifindex: packet.ifindex(), rare: false },
         None => Verdict::drop(Counter::Rewrite),
@@ -90,13 +92,17 @@ fn question<P: Packet, T: Tables>(packet: &P, tables: &T, l3: usize) -> Option<Q
     }
     let vip = Address::from_v6_raw([message[2].raw(), message[3].raw(), message[4].raw(), message[5].raw()]);
     let station = Station { vip, ifindex: packet.ifindex() };
-    let mac = *tables.station(&station)?;
+    let station = *tables.station(&station)?;
     let source = Address::from_v6_raw(words(ip.source));
     let is_probe = source.words == [0; 4];
     let to = words(ip.destination);
     let to_group = [to[0], to[1], to[2]] == SOLICITED_NODE && to[3] == vip.words[3] | 0xff00_0000_u32.to_be();
     let is_asked = to_group || to == vip.words && !is_probe;
-    if !is_asked || source == vip || !is_probe && !V6::is_host(&source) || !is_on_link(packet, l3, mac) {
+    if !is_asked
+        || source == vip
+        || !is_probe && !V6::is_host(&source)
+        || !is_on_link(packet, l3, station.source)
+    {
         return None;
     }
     let end = usize::from(ip.payload_length.get());
@@ -107,11 +113,11 @@ fn question<P: Packet, T: Tables>(packet: &P, tables: &T, l3: usize) -> Option<Q
     if !is_sound(packet, l3 + IPV6_LENGTH, end, is_probe, pseudo_header.plus(sum(message))) {
         return None;
     }
-    let station = packet.header::<Ethernet>(0)?.source;
-    if is_group(station) {
+    let hop = NextHop { destination: packet.header::<Ethernet>(0)?.source, ..station };
+    if is_group(hop.destination) {
         return None;
     }
-    Some(Question { from: if is_probe { None } else { Some(source) }, station, vip, mac })
+    Some(Question { from: if is_probe { None } else { Some(source) }, vip, hop })
 }
 
 /// Whether the options behind a message of `length` bytes at byte `l4` are whole and allowed, and its checksum
@@ -151,14 +157,14 @@ fn sum<const N: usize>(words: &[U32; N]) -> Sum {
 /// Writes the advertisement over the solicitation.
 #[inline(always)]
 fn write<P: Packet>(packet: &mut P, l3: usize, question: &Question) -> Option<()> {
-    let Question { from, station, vip, mac } = question;
+    let Question { from, vip, hop } = question;
     let length = size_of::<Advertisement>();
     packet.resize(l3 + IPV6_LENGTH + length)?;
     let ethernet = packet.header_mut::<Ethernet>(0)?;
-    ethernet.source = *mac;
+    ethernet.source = hop.source;
     let (to, flags) = match from {
         Some(from) => {
-            ethernet.destination = *station;
+            ethernet.destination = hop.destination;
             (field(from.words), SOLICITED | OVERRIDE)
         }
         None => {
@@ -176,7 +182,7 @@ fn write<P: Packet>(packet: &mut P, l3: usize, question: &Question) -> Option<()
     ip.source = field(vip.words);
     ip.destination = to;
     let target = field(vip.words);
-    let [high, middle, low] = *mac;
+    let [high, middle, low] = hop.source;
     let mut message: Advertisement = [
         U32::from_raw((u32::from(ADVERTISEMENT) << 16).to_be()),
         U32::from_raw(flags.to_be()),

@@ -1,13 +1,13 @@
 //! Hosts that look for a VIP on their link: ARP and neighbour discovery.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::Counter;
 
-use super::{Case, client6};
+use super::{Case, chosen, client, client6};
 use crate::icmp::Icmp;
-use crate::segment::{RECEIVER, SENDER};
-use crate::world::{Web, World};
+use crate::segment::{ACK, RECEIVER, SENDER, SYN, Tcp};
+use crate::world::{CLIENT_SIDE, GATEWAY, STRANGER, Web, World, hop};
 
 const EVERYBODY: [u8; 6] = [0xff; 6];
 /// The stations that all nodes are.
@@ -16,7 +16,22 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const NOBODY: [u8; 6] = [0; 6];
 
 pub(super) fn cases() -> Vec<Case> {
-    [arp(), solicitations()].concat()
+    [arp(), solicitations(), askers()].concat()
+}
+
+/// Replies to clients that have said where they are when they asked for the VIP.
+fn askers() -> Vec<Case> {
+    let web = Web::V4;
+    let knows = |client: SocketAddr, hop| World { askers: vec![(client.ip().into(), hop)], ..World::new() };
+    let reply = |to| Tcp::new(web.endpoint(chosen(web, to)), to, SYN | ACK);
+    let stranger = STRANGER.parse().expect("an address");
+    vec![
+        Case::new("a reply to a client that nobody knows", reply(stranger).frame(), Counter::NoNeighbour),
+        Case::replied("a reply to a client that has asked for the VIP", &reply(stranger), web)
+            .in_world(&knows(stranger, hop(GATEWAY, CLIENT_SIDE))),
+        Case::replied("a route goes before what a client has said", &reply(client()), web)
+            .in_world(&knows(client(), hop(GATEWAY + 1, CLIENT_SIDE))),
+    ]
 }
 
 /// An ARP packet for IPv4 over Ethernet.

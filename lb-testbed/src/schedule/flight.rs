@@ -11,7 +11,7 @@ use std::rc::Rc;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
     SocketKey, Station,
 };
 use lb_ebpf::host::{Frame, Model};
@@ -254,8 +254,14 @@ impl<'a> Tables for InFlight<'a> {
     fn next_hop(&self, address: &Address) -> Option<&NextHop> {
         self.model.next_hop(address)
     }
-    fn station(&self, station: &Station) -> Option<&Mac> {
+    fn station(&self, station: &Station) -> Option<&NextHop> {
         self.model.station(station)
+    }
+    fn remember_asker(&self, address: &Address, hop: &NextHop) {
+        self.model.remember_asker(address, hop);
+    }
+    fn asker(&self, address: &Address) -> Option<NextHop> {
+        self.model.asker(address)
     }
 
     fn want(&self, _address: &Address, _ifindex: u32) {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lb_common::{Mac, Station};
+use lb_common::{Mac, NextHop, Station};
 
 use super::placement::Placement;
 use crate::config::Config;
@@ -75,10 +75,13 @@ pub fn vips(service: &Service) -> impl Iterator<Item = IpAddr> {
     ips.filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }
 
-/// Where the data path answers, for whom, and with what.
-pub fn stations(owners: &BTreeMap<IpAddr, Ownership>) -> BTreeMap<Station, Mac> {
+/// Where the data path answers, for whom, and by which way.
+pub fn stations(owners: &BTreeMap<IpAddr, Ownership>) -> BTreeMap<Station, NextHop> {
     let found = owners.iter().filter_map(|(vip, ownership)| match ownership.owner {
-        Owner::Arp(link) => Some((Station { vip: (*vip).into(), ifindex: link.index }, link.mac)),
+        Owner::Arp(OnLink { index: ifindex, mac: source, mtu }) => {
+            let hop = NextHop { destination: Mac::default(), source, ifindex, mtu };
+            Some((Station { vip: (*vip).into(), ifindex }, hop))
+        }
         _ => None,
     });
     found.collect()

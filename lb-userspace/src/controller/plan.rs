@@ -49,8 +49,8 @@ pub fn plan(applied: &KernelState, desired: &KernelState) -> Vec<KernelAction> {
     }
 
     // Who finds the VIP finds its service, and the other way round nobody looks for what is gone.
-    for (station, mac) in changed(&applied.stations, &desired.stations) {
-        actions.push(KernelAction::PutStation { station: *station, mac: *mac });
+    for (station, hop) in changed(&applied.stations, &desired.stations) {
+        actions.push(KernelAction::PutStation { station: *station, hop: *hop });
     }
     for station in missing(&applied.stations, &desired.stations) {
         actions.push(KernelAction::RemoveStation { station: *station });

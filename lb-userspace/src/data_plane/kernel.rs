@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Mac, NextHop, Service, Slot, SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, NextHop, Service, Slot, SocketKey, Station, Traffic,
 };
 
 use super::PlaneError;
@@ -35,7 +35,7 @@ pub struct KernelState {
     /// Next hops for replies.
     pub routes: BTreeMap<Prefix, NextHop>,
     /// Where ARP and neighbour discovery are answered, and with which MAC address.
-    pub stations: BTreeMap<Station, Mac>,
+    pub stations: BTreeMap<Station, NextHop>,
 }
 
 impl KernelState {
@@ -78,8 +78,8 @@ impl KernelState {
             KernelAction::RemoveRoute { prefix } => {
                 self.routes.remove(prefix);
             }
-            KernelAction::PutStation { station, mac } => {
-                self.stations.insert(*station, *mac);
+            KernelAction::PutStation { station, hop } => {
+                self.stations.insert(*station, *hop);
             }
             KernelAction::RemoveStation { station } => {
                 self.stations.remove(station);
@@ -116,7 +116,7 @@ pub enum KernelAction {
     /// Deletes one route.
     RemoveRoute { prefix: Prefix },
     /// Answers ARP or neighbour discovery for a VIP on an interface.
-    PutStation { station: Station, mac: Mac },
+    PutStation { station: Station, hop: NextHop },
     /// Answers no more.
     RemoveStation { station: Station },
 }

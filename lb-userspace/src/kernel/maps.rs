@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::{
-    Address, Backend, Counter, Endpoint, FlowKey, Mac, Service, Slot, SocketKey, Station, Traffic, names,
+    Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Station, Traffic, names,
     ticks,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -34,7 +34,7 @@ pub struct Tables {
     flows: Arc<Flows>,
     routes: Routes,
     wanted: Table<Address, u32>,
-    stations: Table<Station, Mac>,
+    stations: Table<Station, NextHop>,
     counters: PerCpu,
     service_traffic: PerCpu,
     backend_traffic: PerCpu,
@@ -87,7 +87,7 @@ impl KernelTables for Tables {
             KernelAction::RemoveLocal { address } => self.routes.remove_local(address),
             KernelAction::PutRoute { prefix, hop } => self.routes.put(prefix, hop),
             KernelAction::RemoveRoute { prefix } => self.routes.remove(prefix),
-            KernelAction::PutStation { station, mac } => self.stations.put(station, mac),
+            KernelAction::PutStation { station, hop } => self.stations.put(station, hop),
             KernelAction::RemoveStation { station } => self.stations.delete(station).map(drop),
         }
     }
@@ -109,8 +109,8 @@ impl KernelTables for Tables {
         state.services.extend(self.services.entries()?);
         state.endpoints.extend(self.endpoints.entries()?);
         self.routes.read_back(&mut state)?;
-        self.stations.scan(Batch::Read, |stations, macs| {
-            state.stations.extend(stations.iter().copied().zip(macs.iter().copied()));
+        self.stations.scan(Batch::Read, |stations, hops| {
+            state.stations.extend(stations.iter().copied().zip(hops.iter().copied()));
             Ok(())
         })?;
         Ok(state)

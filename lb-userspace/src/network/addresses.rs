@@ -59,7 +59,7 @@ impl Network {
             Err(error) => return Err(error),
         }
         if let Some(mac) = device.mac
-            && let Err(error) = announce(ip, OnLink { index: device.link.index, mac })
+            && let Err(error) = announce(ip, OnLink { index: device.link.index, mac, mtu: device.link.mtu })
         {
             tracing::warn!(%ip, interface = name, %error, "the address could not be announced");
         }

@@ -110,7 +110,7 @@ pub(super) fn on_link_device(tables: &Tables, ip: IpAddr) -> Option<&Device> {
 pub(super) fn on_link(tables: &Tables, ips: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, OnLink> {
     let found = ips.iter().filter_map(|ip| {
         let device = on_link_device(tables, *ip)?;
-        Some((*ip, OnLink { index: device.link.index, mac: device.mac? }))
+        Some((*ip, OnLink { index: device.link.index, mac: device.mac?, mtu: device.link.mtu }))
     });
     found.collect()
 }

@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
-use lb_common::{Mac, Station};
+use lb_common::{Mac, NextHop, Station};
 use lb_userspace::model::Plane;
 use lb_userspace::network::{Facts, Link, OnLink};
 
 use crate::harness::{WEB, World, facts};
 
 const MAC: Mac = [1, 2, 3];
+
+const LINK: OnLink = OnLink { index: 2, mac: MAC, mtu: 1500 };
 
 fn vip() -> IpAddr {
     "192.0.2.10".parse().unwrap()
@@ -18,7 +20,7 @@ fn vip() -> IpAddr {
 fn on_link() -> Facts {
     let eth0 =
         Link { index: 2, name: "eth0".into(), up: true, mtu: 1500, is_virtual: false, is_loopback: false };
-    Facts { links: [(2, eth0)].into(), on_link: [(vip(), OnLink { index: 2, mac: MAC })].into(), ..facts() }
+    Facts { links: [(2, eth0)].into(), on_link: [(vip(), LINK)].into(), ..facts() }
 }
 
 async fn owner(world: &World) -> String {
@@ -38,10 +40,11 @@ async fn on_its_link_the_kernel_planes_answer_for_a_vip() {
     assert_eq!(owner(&world).await, "none");
     assert!(world.kernel.state().stations.is_empty());
     world.facts.send_replace(on_link());
-    let answers = || world.kernel.state().stations == [(station(2), MAC)].into();
+    let hop = NextHop { source: MAC, ifindex: 2, mtu: 1500, ..NextHop::default() };
+    let answers = || world.kernel.state().stations == [(station(2), hop)].into();
     world.eventually("answered for", answers).await;
     assert_eq!(owner(&world).await, "arp");
-    assert_eq!(*world.found.borrow(), [(vip(), OnLink { index: 2, mac: MAC })].into());
+    assert_eq!(*world.found.borrow(), [(vip(), LINK)].into());
     assert!(world.vips.borrow().is_empty());
 
     // No program there, no answer there.

@@ -6,13 +6,13 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::buckets::{Bucket, FILTER};
 use lb_common::hash::Seed;
 use lb_common::route::{Host, Routes};
 use lb_common::{
-    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot, SocketKey,
-    Station, Traffic, limits,
+    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Station,
+    Traffic, limits,
 };
 use lb_ebpf::guard::Guard;
 use lb_ebpf::rare::limiter::{self, Tokens};
@@ -99,9 +99,14 @@ pub static ROUTES: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(limits:
 #[map]
 pub static WANTED: HashMap<Address, u32> = HashMap::with_max_entries(limits::WANTED, BPF_F_NO_PREALLOC);
 
-/// VIP and interface -> MAC address to answer ARP and neighbour discovery with. Written by the controller.
+/// VIP and interface -> next hop of answers to ARP and neighbour discovery. Written by the controller.
 #[map]
-pub static STATIONS: HashMap<Station, Mac> = HashMap::with_max_entries(limits::STATIONS, BPF_F_NO_PREALLOC);
+pub static STATIONS: HashMap<Station, NextHop> =
+    HashMap::with_max_entries(limits::STATIONS, BPF_F_NO_PREALLOC);
+
+/// Hosts that have asked for a VIP -> next hop to them. Written by the programs that answer; full: the oldest goes.
+#[map]
+pub static ASKERS: LruHashMap<Address, NextHop> = LruHashMap::with_max_entries(limits::ASKERS, 0);
 
 /// 0 -> what this CPU has remembered in this tick.
 #[map]

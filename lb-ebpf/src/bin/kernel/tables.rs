@@ -6,7 +6,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::route::{self, Host, Routes};
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Mac, NextHop, Service, Slot,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
     SocketKey, Station, limits, ticks,
 };
 use lb_ebpf::rare::limiter::Answer;
@@ -18,7 +18,7 @@ use crate::{buckets, maps};
 pub struct Maps;
 
 /// An element of a hash map, shared with other CPUs and with userspace.
-pub struct Entry<T>(*mut T);
+pub struct Entry<T>(pub *mut T);
 
 /// Writes one field of an element: a single aligned store.
 macro_rules! store {
@@ -154,10 +154,25 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn station(&self, station: &Station) -> Option<&Mac> {
-        maps::STATIONS.get_ptr(station).map(|mac| {
+    fn station(&self, station: &Station) -> Option<&NextHop> {
+        maps::STATIONS.get_ptr(station).map(|hop| {
             // SAFETY: RCU keeps the element's memory until the program ends; the controller replaces elements whole.
-            unsafe { &*mac }
+            unsafe { &*hop }
+        })
+    }
+
+    #[inline(always)]
+    fn remember_asker(&self, address: &Address, hop: &NextHop) {
+        // It fails only where another CPU does the same.
+        let _ = maps::ASKERS.insert(address, hop, 0);
+    }
+
+    #[inline(always)]
+    fn asker(&self, address: &Address) -> Option<NextHop> {
+        maps::ASKERS.get_ptr(address).map(|hop| {
+            // SAFETY: the map keeps the memory until the program ends. An element that is evicted meanwhile may be
+            // another host's by then: a packet goes astray, as it would have without any.
+            unsafe { hop.read_volatile() }
         })
     }
 

@@ -19,7 +19,7 @@ use crate::data_plane::kernel::KernelState;
 use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
 use crate::model::{Listen, Service};
 use crate::network::Facts;
-use lb_common::{Mac, SocketKey, Station};
+use lb_common::{NextHop, SocketKey, Station};
 
 /// A neighbour that is there answers within some milliseconds.
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(250);
@@ -104,7 +104,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             let stays: BTreeSet<_> = stays.flat_map(|service| ownership::vips(service)).collect();
             let mut stations = ownership::stations(&owners);
             let kept = applied.stations.iter().filter(|(station, _)| stays.contains(&station.vip.ip()));
-            stations.extend(kept.map(|(station, mac)| (*station, *mac)));
+            stations.extend(kept.map(|(station, hop)| (*station, *hop)));
             let incomplete;
             let errors;
             (incomplete, errors) =
@@ -210,7 +210,7 @@ async fn apply_once(
     fold: &Fold,
     served: &[&Service],
     facts: &Facts,
-    stations: BTreeMap<Station, Mac>,
+    stations: BTreeMap<Station, NextHop>,
 ) -> (bool, Vec<PlaneError>) {
     let Kernel { confirmed, identities, sweep, .. } = kernel;
     let mut desired = identities.desire(config, fold, served, facts, confirmed, sweep);
