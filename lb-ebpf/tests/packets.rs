@@ -11,7 +11,7 @@ const NOW: u32 = u32::MAX - 100;
 #[test]
 fn the_packet_table_holds() {
     let mut names = std::collections::HashSet::new();
-    for case in cases::all() {
+    for case in [cases::all(), cases::sweeps()].concat() {
         assert!(names.insert(case.name), "{}: twice in the table", case.name);
         let model = case.world.model(NOW);
         let mut frame = Frame::new(&case.frame);

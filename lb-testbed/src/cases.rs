@@ -2,6 +2,24 @@
 //!
 //! The host's walk, the loaded programs (`BPF_PROG_TEST_RUN`) and the benchmark all run it. Expected frames
 //! are built from scratch, never by translating, so a wrong translation cannot agree with itself.
+//!
+//! What a balancer meets, and where the rows are that show it:
+//!
+//! | what | rows |
+//! |---|---|
+//! | frames cut anywhere: IPv4, IPv6, tags, TCP, UDP, ICMP | `sweeps`; behind quoted packets `errors` |
+//! | IPv4 header lengths 0 to 15, with and without the options | `sweeps`, `broken`; in quoted packets `errors` |
+//! | lengths in the IP header below, above and beside the frame's; padding | `broken` |
+//! | TCP header lengths 0 to 15; options of length 0 and 1, beyond the header, after the end; 40 bytes of them | `sweeps`, `options` |
+//! | IPv6 extension headers: each kind, as many as may be, one too many, cut, beyond the packet; ESP, nothing next | `headers`, `sweeps` |
+//! | 802.1Q, 802.1ad, priority tags, ARP, LLDP, 802.3 lengths, PPPoE | `headers`, `plain`, `neighbours` |
+//! | fragments: first, middle, last, tiny, IPv6, atomic; of others and of replies | `broken`, `headers`, `datagrams`, `pings`, `errors` |
+//! | checksums: every field that changes, both zeroes, wrong ones that stay wrong | `broken`, `datagrams`; at random in `lb-ebpf/tests/checksum.rs` and the fuzz target `round_trip` |
+//! | packets too long for the next link, ours and others' errors about them | `trouble`, `errors`; on wires `net_pmtu` |
+//! | streams through every plane, MTU and offload | on wires `net_bulk` |
+//! | all 64 sets of TCP flags; a SYN with data | `sweeps`, `plain` |
+//! | ICMP errors that quote something cut, with options, or somebody else's; pings to a VIP and to the host | `errors`, `pings` |
+//! | hosts that look for a VIP on their link | `neighbours`; on wires `net_announce` |
 
 mod broken;
 mod datagrams;
@@ -11,6 +29,7 @@ mod neighbours;
 mod options;
 mod pings;
 mod plain;
+mod sweeps;
 mod tracked;
 mod trouble;
 
@@ -59,6 +78,11 @@ pub fn all() -> Vec<Case> {
         trouble::cases(),
     ]
     .concat()
+}
+
+/// Rows of one frame in very many forms: too many for what only wants an example of everything.
+pub fn sweeps() -> Vec<Case> {
+    sweeps::cases()
 }
 
 /// The usual IPv4 client.

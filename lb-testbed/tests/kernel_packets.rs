@@ -41,7 +41,7 @@ fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
 fn agrees(hook: Hook) -> Result<()> {
     let mut loaded = Loaded::new()?;
     let mut failures = Vec::new();
-    for case in cases::all().iter().filter(|case| hook.takes(&case.frame)) {
+    for case in [cases::all(), cases::sweeps()].concat().iter().filter(|case| hook.takes(&case.frame)) {
         if let Err(error) = check(&mut loaded, hook, case).with_context(|| format!("{hook:?}: {}", case.name))
         {
             failures.push(format!("{error:#}"));

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lb_common::Counter;
+use aya::maps::{Map, MapData, ProgramArray};
+use lb_common::{Counter, names};
 use lb_testbed::backend::{Kind, Server};
 use lb_testbed::bed::{PORT, SERVER_PORT, Setup};
 use lb_testbed::client::bulk;
@@ -26,20 +27,9 @@ const PLANES: [Plane; 2] = [Plane::Tc, Plane::Xdp];
 #[test]
 fn a_narrow_link_to_the_backend() -> anyhow::Result<()> {
     for plane in PLANES {
-        let setup = setup(plane);
-        let topology = Topology::new(setup.topology)?;
-        let backend = &topology.backends[0];
-        topology.lb.ip(&format!("link set {} mtu {NARROW}", backend.link))?;
-        // The backend lets its peers send more than its link takes, as if the link were not its own.
-        backend.namespace.ip_batch(&[
-            format!("link set eth0 mtu {NARROW}"),
-            "route replace default via 10.201.1.1 advmss 1460".to_owned(),
-            "route replace default via fd00:201:1::1 advmss 1440".to_owned(),
-        ])?;
-        let servers = servers(&setup, &backend.namespace, [backend.ipv4(), backend.ipv6()])?;
-        let sluice = start(&setup, &topology, &servers)?;
-        transfer(&setup, &sluice, &topology.client.namespace)?;
-        let told = drops(&sluice, Counter::TooLongAnswered)?;
+        let bed = Bed::new(plane, Wires::to_backend)?;
+        bed.transfer()?;
+        let told = bed.drops(Counter::TooLongAnswered)?;
         ensure!(told >= 2, "{plane:?}: {told} senders were told what fits");
     }
     Ok(())
@@ -47,28 +37,36 @@ fn a_narrow_link_to_the_backend() -> anyhow::Result<()> {
 
 #[test]
 fn a_narrow_link_behind_a_router_of_the_backend() -> anyhow::Result<()> {
-    for plane in PLANES {
-        let setup = setup(plane);
-        let topology = Topology::new(setup.topology)?;
-        let far = Far::behind(&topology, &topology.backends[0])?;
-        let servers = servers(&setup, &far.namespace, far.addresses)?;
-        let sluice = start(&setup, &topology, &servers)?;
-        transfer(&setup, &sluice, &topology.client.namespace)?;
-    }
-    Ok(())
+    PLANES.into_iter().try_for_each(|plane| Bed::new(plane, Wires::behind_backend)?.transfer())
 }
 
 #[test]
 fn a_narrow_link_behind_a_router_of_the_client() -> anyhow::Result<()> {
     for plane in PLANES {
-        let setup = setup(plane);
-        let topology = Topology::new(setup.topology)?;
-        let far = Far::behind(&topology, &topology.client)?;
-        let backend = &topology.backends[0];
-        let servers = servers(&setup, &backend.namespace, [backend.ipv4(), backend.ipv6()])?;
-        let sluice = start(&setup, &topology, &servers)?;
-        transfer(&setup, &sluice, &far.namespace)?;
-        ensure!(drops(&sluice, Counter::Icmp)? == 0, "{plane:?}: errors about our packets were dropped");
+        let bed = Bed::new(plane, Wires::behind_client)?;
+        bed.transfer()?;
+        ensure!(bed.drops(Counter::Icmp)? == 0, "{plane:?}: errors about our packets were dropped");
+    }
+    Ok(())
+}
+
+/// The control of the three above: without the program that answers and translates ICMP, on the same wires, no transfer
+/// gets through, by either VIP.
+#[test]
+fn without_errors_no_transfer_gets_through() -> anyhow::Result<()> {
+    let layouts: [Layout; 3] = [Wires::to_backend, Wires::behind_backend, Wires::behind_client];
+    for plane in PLANES {
+        for (layout, number) in layouts.into_iter().zip(1..) {
+            let bed = Bed::new(plane, layout)?;
+            for map in [names::MAP_RARE_TC, names::MAP_RARE_XDP] {
+                let map = MapData::from_pin(bed.sluice.bpf_dir().join("maps").join(map))?;
+                ProgramArray::try_from(Map::ProgramArray(map))?.clear_index(&0)?;
+            }
+            for vip in &bed.setup.vips {
+                let outcome = bed.transfer_by(*vip);
+                ensure!(outcome.is_err(), "{plane:?}, wires {number}, {vip}: {outcome:?}");
+            }
+        }
     }
     Ok(())
 }
@@ -78,35 +76,89 @@ fn setup(plane: Plane) -> Setup {
     Setup { topology: Options { backends: 1, ..setup.topology }, ..setup }
 }
 
-fn servers(setup: &Setup, on: &Arc<Namespace>, addresses: [IpAddr; 2]) -> anyhow::Result<Vec<Server>> {
-    let servers =
-        addresses.iter().map(|ip| Server::start(on, Kind::Echo, "b1", SocketAddr::new(*ip, SERVER_PORT)));
-    ensure!(setup.kind == Kind::Echo, "the transfers want echoes");
-    servers.collect()
+/// How the wires are laid.
+type Layout = fn(&Topology) -> anyhow::Result<Wires>;
+
+/// Where the two ends are.
+struct Wires {
+    client: Arc<Namespace>,
+    server: Arc<Namespace>,
+    addresses: [IpAddr; 2],
 }
 
-fn start(setup: &Setup, topology: &Topology, servers: &[Server]) -> anyhow::Result<Sluice> {
-    let backends: Vec<_> = servers.iter().map(|server| (server.address(), 100)).collect();
-    let mut sluice = Sluice::new(&topology.lb, &setup.config(&backends))?;
-    sluice.start()?;
-    Ok(sluice)
-}
-
-/// Both ways at once, through the IPv4 VIP and the IPv6 one.
-fn transfer(setup: &Setup, sluice: &Sluice, client: &Namespace) -> anyhow::Result<()> {
-    for vip in &setup.vips {
-        let plan = bulk::Plan { target: SocketAddr::new(*vip, PORT), bytes: BYTES, stall: STALL };
-        let report = bulk::transfer(client, plan).with_context(|| {
-            format!("{:?} through {vip}; {:?}", setup.plane, sluice.status().map(|status| status.drops))
-        })?;
-        println!("{:?} through {vip}: {report:?}", setup.plane);
-        ensure!(report.intact, "{:?} through {vip}: {report:?}", setup.plane);
+impl Wires {
+    fn to_backend(topology: &Topology) -> anyhow::Result<Self> {
+        let backend = &topology.backends[0];
+        topology.lb.ip(&format!("link set {} mtu {NARROW}", backend.link))?;
+        // The backend lets its peers send more than its link takes, as if the link were not its own.
+        backend.namespace.ip_batch(&[
+            format!("link set eth0 mtu {NARROW}"),
+            "route replace default via 10.201.1.1 advmss 1460".to_owned(),
+            "route replace default via fd00:201:1::1 advmss 1440".to_owned(),
+        ])?;
+        let (client, server) = (&topology.client.namespace, &backend.namespace);
+        let addresses = [backend.ipv4(), backend.ipv6()];
+        Ok(Self { client: Arc::clone(client), server: Arc::clone(server), addresses })
     }
-    Ok(())
+
+    fn behind_backend(topology: &Topology) -> anyhow::Result<Self> {
+        let far = Far::behind(topology, &topology.backends[0])?;
+        let client = Arc::clone(&topology.client.namespace);
+        Ok(Self { client, server: far.namespace, addresses: far.addresses })
+    }
+
+    fn behind_client(topology: &Topology) -> anyhow::Result<Self> {
+        let far = Far::behind(topology, &topology.client)?;
+        let backend = &topology.backends[0];
+        let addresses = [backend.ipv4(), backend.ipv6()];
+        Ok(Self { client: far.namespace, server: Arc::clone(&backend.namespace), addresses })
+    }
 }
 
-fn drops(sluice: &Sluice, counter: Counter) -> anyhow::Result<u64> {
-    sluice.status()?.drops.get(counter.name()).copied().context("the status lists every reason")
+/// All of it, running.
+struct Bed {
+    sluice: Sluice,
+    _servers: Vec<Server>,
+    client: Arc<Namespace>,
+    setup: Setup,
+    _topology: Topology,
+}
+
+impl Bed {
+    fn new(plane: Plane, layout: Layout) -> anyhow::Result<Self> {
+        let setup = setup(plane);
+        let topology = Topology::new(setup.topology)?;
+        let Wires { client, server, addresses } = layout(&topology)?;
+        let servers = addresses.map(|ip| SocketAddr::new(ip, SERVER_PORT)).into_iter();
+        let servers = servers.map(|address| Server::start(&server, Kind::Echo, "b1", address));
+        let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
+        let backends: Vec<_> = servers.iter().map(|server| (server.address(), 100)).collect();
+        let mut sluice = Sluice::new(&topology.lb, &setup.config(&backends))?;
+        sluice.start()?;
+        Ok(Self { sluice, _servers: servers, client, setup, _topology: topology })
+    }
+
+    /// Both ways at once, through the IPv4 VIP and the IPv6 one.
+    fn transfer(&self) -> anyhow::Result<()> {
+        let Self { sluice, setup, .. } = self;
+        for vip in &setup.vips {
+            let report = self.transfer_by(*vip).with_context(|| {
+                format!("{:?} through {vip}; {:?}", setup.plane, sluice.status().map(|status| status.drops))
+            })?;
+            println!("{:?} through {vip}: {report:?}", setup.plane);
+            ensure!(report.intact, "{:?} through {vip}: {report:?}", setup.plane);
+        }
+        Ok(())
+    }
+
+    fn transfer_by(&self, vip: IpAddr) -> anyhow::Result<bulk::Report> {
+        let plan = bulk::Plan { target: SocketAddr::new(vip, PORT), bytes: BYTES, stall: STALL };
+        bulk::transfer(&self.client, plan)
+    }
+
+    fn drops(&self, counter: Counter) -> anyhow::Result<u64> {
+        self.sluice.status()?.drops.get(counter.name()).copied().context("the status lists every reason")
+    }
 }
 
 /// A host behind another, which routes. The way to it takes [`NARROW`] bytes and the way back 1500, so that it

@@ -48,6 +48,16 @@ pub(super) fn cases() -> Vec<Case> {
     dropped("a first fragment", fragment(to_web(SYN), true, 0).frame(), Counter::Fragment);
     dropped("a middle fragment", fragment(to_web(ACK), true, 3).frame(), Counter::Fragment);
     dropped("a last fragment", fragment(to_web(ACK), false, 3).frame(), Counter::Fragment);
+    dropped(
+        "a tiny fragment",
+        {
+            // Its IP header and the ports and sequence number of its TCP header.
+            let mut frame = fragment(to_web(SYN), true, 0).frame();
+            frame.truncate(L4 + 8);
+            length(frame, 28)
+        },
+        Counter::Fragment,
+    );
     dropped("IPv4 options", options(to_web(SYN)).frame(), Counter::Options);
     for (name, frame) in [
         ("TTL 1 of a backend's own packet", {

@@ -13,6 +13,8 @@ use crate::world::Web;
 const L3: usize = 14;
 /// Where the first IPv6 extension header begins.
 const EXTENSIONS: usize = L3 + 40;
+/// Where an IPv6 header names what follows.
+const NEXT_HEADER: usize = L3 + 6;
 
 pub(super) fn cases() -> Vec<Case> {
     [tags(), extensions(), sources()].concat()
@@ -68,6 +70,11 @@ fn extensions() -> Vec<Case> {
     beyond.verdict = Counter::Malformed;
     let mut cut = dropped("a frame cut in an extension header", &[HOP_BY_HOP], Counter::Options);
     cut.frame.truncate(EXTENSIONS + 3);
+    let with_next = |next| {
+        let mut frame = with(&[]).frame();
+        frame[NEXT_HEADER] = next;
+        frame
+    };
     vec![
         Case::forwarded("an IPv6 hop-by-hop header", &with(&[HOP_BY_HOP]), web, id),
         Case::forwarded("an IPv6 routing header that has arrived", &with(&[ROUTING]), web, id),
@@ -79,6 +86,8 @@ fn extensions() -> Vec<Case> {
         dropped("an IPv6 authentication header", &[AUTHENTICATION], Counter::Options),
         dropped("an IPv6 fragment header", &[FRAGMENT], Counter::Fragment),
         dropped("an IPv6 fragment header behind another", &[HOP_BY_HOP, FRAGMENT], Counter::Fragment),
+        Case::passed("an IPv6 packet whose contents are encrypted", with_next(50)),
+        Case::passed("an IPv6 packet with nothing in it", with_next(59)),
         edited("an IPv6 routing header on its way", &[ROUTING], EXTENSIONS + 3, 1),
         beyond,
         cut,

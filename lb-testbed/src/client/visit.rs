@@ -1,10 +1,11 @@
 //! A single flow to an echo server that a test holds in its hand.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use socket2::{Domain, Socket, Type};
 
 use crate::namespace::Namespace;
 use crate::record::{self, BANNER, RECORD};
@@ -27,9 +28,25 @@ impl Visit {
     /// # Errors
     /// There is none in time.
     pub fn open(namespace: &Namespace, target: SocketAddr) -> anyhow::Result<Self> {
-        let mut stream = namespace
-            .run(|| TcpStream::connect_timeout(&target, DEADLINE))?
-            .with_context(|| format!("connecting to {target}"))?;
+        Self::greeted(namespace.run(|| TcpStream::connect_timeout(&target, DEADLINE))?, target)
+    }
+
+    /// As [`Self::open`], from one of the namespace's addresses.
+    ///
+    /// # Errors
+    /// There is no banner in time.
+    pub fn open_from(namespace: &Namespace, source: IpAddr, target: SocketAddr) -> anyhow::Result<Self> {
+        let connected = namespace.run(|| {
+            let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect_timeout(&target.into(), DEADLINE)?;
+            Ok(socket.into())
+        });
+        Self::greeted(connected?, target)
+    }
+
+    fn greeted(connected: io::Result<TcpStream>, target: SocketAddr) -> anyhow::Result<Self> {
+        let mut stream = connected.with_context(|| format!("connecting to {target}"))?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
         let mut banner = [0; BANNER];

@@ -20,7 +20,7 @@ use crate::maglev;
 use crate::model::status::{
     BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, VipStatus, rfc3339,
 };
-use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service};
+use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service, Tracking};
 
 /// Everything that the document shows.
 pub struct View<'a> {
@@ -124,7 +124,8 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
             let index = entry.id.index();
             let traffic = kernel.counters.services.get(&index).copied().unwrap_or_default();
             status.flows += kernel.sweep.by_service.get(&index).copied().unwrap_or(0);
-            if listen.protocol == Protocol::Tcp {
+            // Which datagram is the first of its flow is known only where every flow is remembered.
+            if listen.protocol == Protocol::Tcp || entry.tracks_always() {
                 *status.new_flows.get_or_insert(0) += traffic.new_flows;
             }
             *status.packets.get_or_insert(0) += traffic.packets;
@@ -231,13 +232,16 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         reply_bytes: 0,
         last_check: judged.last_check.clone(),
     };
+    let mut services = view.config.services.iter().filter(|service| service.pool == pool.name);
+    let knows_udp_flows =
+        services.any(|service| service.protocol == Protocol::Udp && service.tracking == Tracking::Always);
     let ids = view.kernel.iter().flat_map(|kernel| kernel.identities.of(address).map(move |id| (kernel, id)));
     for (kernel, id) in ids {
         let traffic = kernel.counters.backends.get(&id.index()).copied().unwrap_or_else(Traffic::default);
         status.flows += kernel.sweep.by_backend.get(&id).copied().unwrap_or(0);
         let protocol =
             kernel.confirmed.applied.backends.get(&id.index()).map(|entry| entry.endpoint().protocol);
-        if protocol == Some(u16::from(Protocol::Tcp.number())) {
+        if protocol == Some(u16::from(Protocol::Tcp.number())) || knows_udp_flows {
             *status.new_flows.get_or_insert(0) += traffic.new_flows;
         }
         *status.packets.get_or_insert(0) += traffic.packets;

@@ -79,7 +79,8 @@ pub struct ServiceStatus {
     pub pool: String,
     /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
     pub flows: u64,
-    /// SYNs forwarded; proxy: connections accepted. Null for UDP on the kernel planes, which cannot tell.
+    /// SYNs forwarded; proxy: connections accepted. Of UDP on the kernel planes the flows remembered
+    /// with `tracking = "always"`, else null: they cannot tell.
     pub new_flows: Option<u64>,
     /// From clients; null for TCP on the proxy plane.
     pub packets: Option<u64>,
@@ -141,7 +142,7 @@ pub struct BackendStatus {
     pub share: f64,
     /// Kernel planes: tracked entries; proxy: open connections, of UDP the clients.
     pub flows: u64,
-    /// SYNs forwarded; proxy: connections opened. Null where it serves nothing but UDP on the kernel planes.
+    /// SYNs forwarded; proxy: connections opened. Of UDP on the kernel planes as by service.
     pub new_flows: Option<u64>,
     /// From clients; null for TCP on the proxy plane.
     pub packets: Option<u64>,

@@ -22,6 +22,17 @@ async fn each_protocol_has_a_table_and_ids_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn new_udp_flows_are_counted_only_where_every_flow_is_remembered() {
+    for (tracking, shown) in [("auto", None), ("always", Some(0))] {
+        let text = web_and_dns()
+            .replace("protocol = \"udp\"", &format!("protocol = \"udp\"\ntracking = \"{tracking}\""));
+        let status = World::start(&text).await.handle.status().await.unwrap();
+        let of = |name: &str| status.services.iter().find(|service| service.name == name).unwrap().new_flows;
+        assert_eq!((of("web"), of("dns")), (Some(0), shown), "{tracking}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_backend_loses_its_udp_flows_at_once_and_its_tcp_flows_after_the_grace() {
     let world = World::start(&web_and_dns()).await;
     let (tcp, udp) = (world.id(A), world.udp_id(A).unwrap());
