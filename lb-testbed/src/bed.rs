@@ -37,6 +37,8 @@ pub struct Setup {
     pub topology: Options,
     /// What the servers speak.
     pub kind: Kind,
+    /// `kernel.flows`.
+    pub flows: u32,
     /// VIPs of the service; every backend has a server of each of their families.
     pub vips: Vec<IpAddr>,
     /// `daemon.drain_timeout`.
@@ -54,6 +56,7 @@ impl Setup {
             plane,
             topology: if plane == Plane::Xdp { Options::xdp() } else { Options::default() },
             kind: Kind::Echo,
+            flows: 65_536,
             vips: vec![VIP4, VIP6],
             drain_timeout: "30s",
             down_grace: "10s",
@@ -63,7 +66,7 @@ impl Setup {
 
     /// The config with these backends, each an address and a weight.
     pub fn config(&self, backends: &[(SocketAddr, u16)]) -> String {
-        let Self { vips, drain_timeout, down_grace, services, .. } = self;
+        let Self { flows, vips, drain_timeout, down_grace, services, .. } = self;
         let plane = match self.plane {
             Plane::Proxy => "off".to_owned(),
             plane => plane.to_string(),
@@ -74,7 +77,7 @@ impl Setup {
         });
         format!(
             "[daemon]\ndrain_timeout = \"{drain_timeout}\"\n\
-             [kernel]\nplane = \"{plane}\"\nflows = 65536\n\
+             [kernel]\nplane = \"{plane}\"\nflows = {flows}\n\
              [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n{services}\
              [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n\
              [pool.health]\ncheck = \"tcp\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 2\n{}",
@@ -162,13 +165,13 @@ impl Bed {
 
     /// Starts new flows to the first VIP.
     pub fn churn(&self, rate: u32) -> Churn {
-        let plan = churn::Plan {
-            target: self.target(),
-            kind: self.setup.kind,
-            rate,
-            known: self.known(),
-            deadline: STALL,
-        };
+        self.churn_within(rate, STALL)
+    }
+
+    /// Starts new flows to the first VIP; one that has no answer within `deadline` is lost.
+    pub fn churn_within(&self, rate: u32, deadline: Duration) -> Churn {
+        let plan =
+            churn::Plan { target: self.target(), kind: self.setup.kind, rate, known: self.known(), deadline };
         Churn::start(&self.topology.client.namespace, plan)
     }
 

@@ -14,6 +14,9 @@ pub(crate) enum Bench {
     Kernel(Passed),
     /// The planes beside the direct path, HAProxy, nginx and nftables, in namespaces [--help]
     E2e(Passed),
+    /// Floods of SYNs and of ACKs, ten times the flow table each, while flows wait and others come, in namespaces
+    /// [--help]
+    Flood(Passed),
 }
 
 /// What the benchmark itself reads.
@@ -39,6 +42,12 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
             rights::namespaces().map_err(|reason| anyhow!(reason))?;
             daemon::build()?;
             ("bench_e2e", passed)
+        }
+        Bench::Flood(passed) => {
+            rights::namespaces().map_err(|reason| anyhow!(reason))?;
+            build_ebpf::build_control(&toolbox)?;
+            daemon::build()?;
+            ("bench_flood", passed)
         }
     };
     let mut command = process::cargo(&process::own_cargo());

@@ -21,6 +21,11 @@ const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-
 /// The binary of lb-ebpf that is the data path.
 const KERNEL: &str = "kernel";
 
+/// The feature of lb-ebpf that its binaries for the BPF target need.
+const FEATURE: &str = "kernel";
+/// The feature that makes another balancer of the data path, which the flood tests are proven by.
+const CONTROL: &str = "flood-control";
+
 /// The verb.
 pub(crate) fn run() -> Result<()> {
     build(&setup::ready()?)
@@ -28,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Builds and checks the object, and puts it where a build of `sluice` embeds it from.
 pub(crate) fn build(toolbox: &Toolbox) -> Result<()> {
-    let bytes = compile(toolbox, KERNEL)?;
+    let bytes = compile(toolbox, KERNEL, FEATURE)?;
     let object = object::Object::parse(&bytes).context("the object is broken")?;
     object.refuse_panics()?;
     let costs = object.costs()?;
@@ -43,12 +48,17 @@ pub(crate) fn build(toolbox: &Toolbox) -> Result<()> {
 
 /// Builds the benchmark's runner and floor programs, and puts them where `bench_kernel` finds them.
 pub(crate) fn build_bench(toolbox: &Toolbox) -> Result<()> {
-    install(&compile(toolbox, "bench")?, &workspace::bpf_dir().join("bench.o"))
+    install(&compile(toolbox, "bench", FEATURE)?, &workspace::bpf_dir().join("bench.o"))
+}
+
+/// Builds the control of the flood tests, and puts it where they find it.
+pub(crate) fn build_control(toolbox: &Toolbox) -> Result<()> {
+    install(&compile(toolbox, KERNEL, CONTROL)?, &workspace::bpf_dir().join("control.o"))
 }
 
 /// Builds one binary of lb-ebpf and reads it.
-fn compile(toolbox: &Toolbox, binary: &str) -> Result<Vec<u8>> {
-    process::run(cargo(toolbox, "build", binary).arg("--target-dir").arg(workspace::bpf_dir()))?;
+fn compile(toolbox: &Toolbox, binary: &str, feature: &str) -> Result<Vec<u8>> {
+    process::run(cargo(toolbox, "build", binary, feature).arg("--target-dir").arg(workspace::bpf_dir()))?;
     let built = workspace::bpf_dir().join("bpfel-unknown-none/bpf").join(binary);
     fs::read(&built).with_context(|| format!("cannot read {}", built.display()))
 }
@@ -59,8 +69,10 @@ pub(crate) fn clippy(toolbox: &Toolbox) -> Result<bool> {
         return Ok(false);
     }
     let target = workspace::bpf_dir().join("clippy");
-    let mut command = cargo(toolbox, "clippy", KERNEL);
-    process::run(command.arg("--target-dir").arg(target).args(["--", "-D", "warnings"]))?;
+    for feature in [FEATURE, CONTROL] {
+        let mut command = cargo(toolbox, "clippy", KERNEL, feature);
+        process::run(command.arg("--target-dir").arg(&target).args(["--", "-D", "warnings"]))?;
+    }
     Ok(true)
 }
 
@@ -71,12 +83,12 @@ fn object_path() -> PathBuf {
 
 /// A cargo command on a binary of lb-ebpf. Neither rustup nor the user's own settings have a say in it: the
 /// compiler is named by its path. `RUSTC_BOOTSTRAP` opens `-Z build-std` to a stable compiler.
-fn cargo(toolbox: &Toolbox, verb: &str, binary: &str) -> Command {
+fn cargo(toolbox: &Toolbox, verb: &str, binary: &str, feature: &str) -> Command {
     let bin = &toolbox.toolchain.bin;
     let mut command = process::cargo(&bin.join("cargo"));
     command
         .args([verb, "--profile", "bpf", "-Z", "build-std=core", "--target", "bpfel-unknown-none"])
-        .args(["--package", "lb-ebpf", "--bin", binary, "--features", "kernel"])
+        .args(["--package", "lb-ebpf", "--bin", binary, "--features", feature])
         .env("RUSTC", bin.join("rustc"))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", RUSTFLAGS)

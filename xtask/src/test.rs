@@ -36,7 +36,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let rings: Vec<Ring> = options.ring.map_or_else(|| Ring::ALL.to_vec(), |ring| vec![ring]);
     // The privileged rings test what is shipped: the object, and the daemon that embeds it.
     if rings.iter().any(|ring| *ring != Ring::Host) {
-        build_ebpf::build(&setup::ready()?)?;
+        let toolbox = setup::ready()?;
+        build_ebpf::build(&toolbox)?;
+        if rings.contains(&Ring::Net) {
+            build_ebpf::build_control(&toolbox)?;
+        }
     }
     let mut reports: Vec<Report> = Vec::new();
     for ring in rings {

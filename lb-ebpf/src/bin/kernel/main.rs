@@ -5,6 +5,8 @@
 #![expect(missing_docs, reason = "the entry macros make functions without any")]
 
 mod buckets;
+#[cfg(feature = "flood-control")]
+mod control;
 mod maps;
 mod tables;
 mod tc;
@@ -16,6 +18,9 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::Counter;
 use lb_ebpf::{Verdict, fast, rare};
 
+#[cfg(feature = "flood-control")]
+use crate::control::Control as Maps;
+#[cfg(not(feature = "flood-control"))]
 use crate::tables::Maps;
 
 /// Native and generic XDP. Accepts frames in several buffers, so that jumbo MTUs can be attached.
