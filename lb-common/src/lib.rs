@@ -14,6 +14,7 @@ pub mod flow;
 pub mod hash;
 pub mod limits;
 pub mod names;
+pub mod peer;
 #[cfg(feature = "user")]
 mod pod;
 pub mod route;
@@ -26,6 +27,7 @@ pub use address::{Address, Mac, Port, SocketKey};
 pub use backend::{Backend, BackendId, NextHop};
 pub use counters::{Counter, Traffic};
 pub use flow::{Flow, FlowKey, HalfOpen};
+pub use peer::{Peer, PeerKey};
 pub use service::{Endpoint, Service, ServiceId};
 pub use slot::Slot;
 pub use station::Station;

@@ -32,6 +32,8 @@ pub const WANTED: u32 = 1024;
 pub const ASKERS: u32 = 4096;
 /// VIPs that the data path speaks for on a link.
 pub const STATIONS: u32 = SERVICES;
+/// Addresses that sockets of this host were led to; the least recently used are forgotten beyond.
+pub const PEERS: u32 = 64 * 1024;
 /// Half-open flows; tracked flows are configured (`kernel.flows`).
 pub const HALF_OPEN: u32 = 256 * 1024;
 /// Tracked flows where the config is silent.

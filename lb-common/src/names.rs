@@ -10,6 +10,20 @@ pub const PROGRAM_XDP_RARE: &str = "sluice_xdp_rare";
 pub const PROGRAM_TC_RARE: &str = "sluice_tc_rare";
 /// An XDP program that passes everything: a veth that receives redirected frames needs one on its peer.
 pub const PROGRAM_PASS: &str = "sluice_pass";
+/// The programs for sockets of this host, in the order in which they are attached: those that give a backend's
+/// answers the VIP's name come first.
+pub const PROGRAMS_LOCAL: [&str; 8] = [
+    "sluice_getpeername4",
+    "sluice_getpeername6",
+    "sluice_recvmsg4",
+    "sluice_recvmsg6",
+    "sluice_sendmsg4",
+    "sluice_sendmsg6",
+    "sluice_connect4",
+    "sluice_connect6",
+];
+/// The read-only global that holds the cookie of the network namespace whose sockets are led to backends; 0: none.
+pub const GLOBAL_NETNS: &str = "NETNS_COOKIE";
 /// The read-only global that holds the flow hash's secret while a program runs.
 pub const GLOBAL_SEED: &str = "SEED_KEY";
 
@@ -48,6 +62,8 @@ pub const MAP_WANTED: &str = "WANTED";
 pub const MAP_STATIONS: &str = "STATIONS";
 /// `Address` -> `NextHop`: hosts that have asked for a VIP. Written by the programs.
 pub const MAP_ASKERS: &str = "ASKERS";
+/// `PeerKey` -> `Peer`: whom sockets of this host were led to. Written by the programs.
+pub const MAP_PEERS: &str = "PEERS";
 /// 0 -> per-CPU count of the flows that were remembered in this tick. Written by the programs.
 pub const MAP_GUARD: &str = "GUARD";
 /// `Counter` -> per-CPU `u64`.
@@ -87,6 +103,7 @@ pub const MAPS: &[&str] = &[
     MAP_WANTED,
     MAP_STATIONS,
     MAP_ASKERS,
+    MAP_PEERS,
     MAP_GUARD,
     MAP_COUNTERS,
     MAP_SERVICE_TRAFFIC,

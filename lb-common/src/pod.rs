@@ -29,4 +29,6 @@ pod!(
     crate::HalfOpen,
     crate::Flow,
     crate::Traffic,
+    crate::PeerKey,
+    crate::Peer,
 );

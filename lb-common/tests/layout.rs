@@ -5,8 +5,8 @@ use core::mem::{align_of, offset_of, size_of};
 use core::net::SocketAddr;
 
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
-    SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey, Port, Service,
+    ServiceId, Slot, SocketKey, Station, Traffic,
 };
 use zerocopy::IntoBytes;
 
@@ -24,6 +24,8 @@ fn sizes_and_alignments() {
         ("HalfOpen", size_of::<HalfOpen>(), align_of::<HalfOpen>(), 36, 4),
         ("Flow", size_of::<Flow>(), align_of::<Flow>(), 24, 4),
         ("Station", size_of::<Station>(), align_of::<Station>(), 20, 4),
+        ("PeerKey", size_of::<PeerKey>(), align_of::<PeerKey>(), 32, 8),
+        ("Peer", size_of::<Peer>(), align_of::<Peer>(), 24, 4),
         ("Traffic", size_of::<Traffic>(), align_of::<Traffic>(), 48, 8),
     ];
     for (name, size, alignment, expected_size, expected_alignment) in layouts {
@@ -46,6 +48,9 @@ fn offsets() {
     assert_eq!(offset_of!(FlowKey, service), 16);
     assert_eq!(offset_of!(FlowKey, port), 20);
     assert_eq!(offset_of!(Station, ifindex), 16);
+    assert_eq!(offset_of!(PeerKey, address), 8);
+    assert_eq!(offset_of!(PeerKey, padding), 28);
+    assert_eq!(offset_of!(Peer, backend), 20);
     assert_eq!(offset_of!(HalfOpen, expires), 28);
     assert_eq!(offset_of!(HalfOpen, proven), 32);
     assert_eq!(offset_of!(Flow, expires), 16);

@@ -1,5 +1,7 @@
 //! Frames in memory and a model of the maps: what tests, benches and fuzz targets drive the walk with.
 
+mod local;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -8,8 +10,8 @@ use std::vec::Vec;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey, Service,
+    Slot, SocketKey, Station, Traffic,
 };
 use zerocopy::IntoBytes;
 
@@ -139,6 +141,8 @@ pub struct Model {
     pub flows: Memory<Flow>,
     /// The half-open table.
     pub half_open: Memory<HalfOpen>,
+    /// Whom sockets were led to.
+    pub peers: RefCell<HashMap<PeerKey, Peer>>,
     /// The buckets of the one CPU that there is, one for each kind of answer.
     pub answers: [Cell<Tokens>; ANSWERS],
     /// What happened on the way of packets.

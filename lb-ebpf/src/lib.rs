@@ -11,7 +11,7 @@
 //! 5. [`select`]: Maglev slot, and the flow tables where the slot is within a change.
 //! 6. [`nat`]: addresses, ports, checksums, TTL, MAC addresses.
 //!
-//! ICMP, and what cannot go on, is left to a second walk, [`rare()`].
+//! ICMP, and what cannot go on, is left to a second walk, [`rare()`]. Sockets of this host ask [`local`].
 #![no_std]
 #[cfg(any(test, feature = "host"))]
 extern crate std;
@@ -23,6 +23,7 @@ pub mod headers;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod link;
+pub mod local;
 pub mod mss;
 pub mod nat;
 pub mod packet;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use aya::maps::{MapInfo, loaded_maps};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
 
 use crate::namespace::Namespace;
@@ -104,6 +105,9 @@ impl Objects {
             let program = ProgramInfo::from_pin(pin)?;
             objects.programs.insert(program.id());
             objects.maps.extend(program.map_ids()?.into_iter().flatten());
+        }
+        for pin in pins(&bpf_dir.join("local"))? {
+            objects.programs.insert(FdLink::from(PinnedLink::from_pin(pin)?).info()?.program_id());
         }
         for directory in ["maps", "tables", "old_seen"] {
             for pin in pins(&bpf_dir.join(directory))? {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
+use lb_common::names;
 
 /// Half of what the kernel allows (`BPF_COMPLEXITY_LIMIT_INSNS` is one million) leaves room for older kernels.
 const BUDGET: u32 = 500_000;
@@ -26,6 +27,10 @@ fn every_program_loads_within_the_budget() -> Result<()> {
                 program.load()?;
                 program.info()?
             }
+            Program::CgroupSockAddr(program) => {
+                program.load()?;
+                program.info()?
+            }
             _ => continue,
         };
         let verified = info.verified_instruction_count().unwrap_or_default();
@@ -33,6 +38,7 @@ fn every_program_loads_within_the_budget() -> Result<()> {
         assert!(verified < BUDGET, "{name}: {verified} instructions verified, the budget is {BUDGET}");
         loaded += 1;
     }
-    assert_eq!(loaded, 5, "sluice_xdp, sluice_tc, one for the rare packets of each, and sluice_pass");
+    // sluice_xdp, sluice_tc, one for the rare packets of each, and sluice_pass.
+    assert_eq!(loaded, 5 + names::PROGRAMS_LOCAL.len());
     Ok(())
 }

@@ -178,6 +178,8 @@ pub struct Kernel {
     pub hash_seed: Option<lb_common::hash::Seed>,
     /// Whether pings to the VIPs of kernel planes are answered.
     pub ping: bool,
+    /// Whether sockets of this host that name a VIP are led to backends, where that is possible.
+    pub local: bool,
 }
 
 /// Which kernel plane.

@@ -6,6 +6,7 @@
 //! maps/<NAME>           every map of `lb_common::names::MAPS`
 //! tables/<table>-<id>   the Maglev table in place, old_seen/<table>-<id> likewise
 //! programs/<name>       the programs that this daemon loaded
+//! local/<program>       links of the programs for sockets of this host
 //! links/<ifindex>-<hook>  one per interface: xdp, xdp-generic, tcx; clsact filters are marked by a pin of
 //!                       their program, because the kernel keeps them without a link
 //! ```
@@ -17,12 +18,14 @@
 mod attach;
 mod bpffs;
 mod buckets;
+mod cgroup;
 mod cleanup;
 mod error;
 mod flows;
 mod inner;
 mod links;
 mod load;
+mod local;
 mod maps;
 pub mod object;
 mod routes;
@@ -37,9 +40,11 @@ use rustix::thread::CapabilitySet;
 use crate::config::PlaneChoice;
 
 pub use attach::{Attached, Programs};
+pub use cgroup::NoCgroup;
 pub use cleanup::{Report, cleanup};
 pub use error::{KernelError, Unavailable};
 pub use load::{Adopted, KernelPlane, Settings};
+pub use local::LocalError;
 pub use maps::Tables;
 
 /// The object, where the kernel planes can run at all; else the reason that `status` shows.

@@ -120,7 +120,7 @@ fn install(bytes: &[u8], path: &Path) -> Result<()> {
 fn report(costs: &[object::Cost], measured: Result<&verifier::Measured, &str>) {
     println!("\n{}", object_path().display());
     println!(
-        "{:<12} {:>12} {:>8} {:>6} {:>10} {:>8} {:>12}",
+        "{:<19} {:>12} {:>8} {:>6} {:>10} {:>8} {:>12}",
         "program", "instructions", "stack, B", "limit", "verified", "limit", "verifier, ms"
     );
     for cost in costs {
@@ -129,7 +129,7 @@ fn report(costs: &[object::Cost], measured: Result<&verifier::Measured, &str>) {
             (program.instructions.to_string(), format!("{:.1}", program.took.as_secs_f64() * 1e3))
         });
         println!(
-            "{:<12} {:>12} {:>8} {:>6} {verified:>10} {:>8} {took:>12}",
+            "{:<19} {:>12} {:>8} {:>6} {verified:>10} {:>8} {took:>12}",
             cost.program,
             cost.instructions,
             cost.stack,

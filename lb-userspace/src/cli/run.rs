@@ -4,6 +4,7 @@ mod announce;
 mod build;
 mod interfaces;
 mod kernel;
+mod local;
 mod refresh;
 mod stop;
 mod tasks;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::model::status::{BackendStatus, PoolStatus, ServiceStatus, Status};
+use crate::model::status::{BackendStatus, LocalTraffic, PoolStatus, ServiceStatus, Status};
 
 use super::output::plain;
 use super::table::Align::{Left, Right};
@@ -21,6 +21,7 @@ pub fn render(status: &Status) -> String {
         text.push('\n');
         text.push_str(&planes(status));
     }
+    text.push_str(&local(&status.local));
     text.push('\n');
     text.push_str(&services(&status.services));
     text.push_str(&vips(&status.services));
@@ -65,6 +66,15 @@ fn planes(status: &Status) -> String {
         table.row([plane.interface.clone(), or_dash(plane.plane), plane.reason.clone()]);
     }
     table.render("")
+}
+
+/// Whether clients on this host reach the VIPs of kernel planes.
+fn local(local: &LocalTraffic) -> String {
+    let place = match &local.cgroup {
+        Some(cgroup) => format!("led to backends at {}", plain(&cgroup.display().to_string())),
+        None => "not led to backends".to_owned(),
+    };
+    format!("clients on this host: {place} ({})\n", plain(&local.reason))
 }
 
 fn services(services: &[ServiceStatus]) -> String {

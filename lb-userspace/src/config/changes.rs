@@ -140,6 +140,7 @@ fn sections(config: &Config) -> BTreeMap<&'static str, Settings> {
                 ("interfaces", interfaces),
                 ("flows", kernel.flows.to_string()),
                 ("ping", kernel.ping.to_string()),
+                ("local", if kernel.local { "auto" } else { "off" }.to_owned()),
             ]
             .into(),
         ),

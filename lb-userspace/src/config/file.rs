@@ -75,6 +75,7 @@ fn kernel(mut s: Section<'_, '_>) -> Kernel {
         flows: s.or("flows", limits::FLOWS, integer(1024..=64 * 1024 * 1024)),
         hash_seed: s.or("hash_seed", None, values::hash_seed),
         ping: s.or("ping", true, values::boolean),
+        local: s.or("local", true, word(words::LOCAL)),
     };
     s.finish();
     kernel

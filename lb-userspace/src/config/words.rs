@@ -18,6 +18,8 @@ pub(super) const PLANE: Words<PlaneChoice> = &[
     ("off", Is(PlaneChoice::Off)),
 ];
 
+pub(super) const LOCAL: Words<bool> = &[("auto", Is(true)), ("off", Is(false))];
+
 pub(super) const PROTOCOL: Words<Protocol> = &[("tcp", Is(Protocol::Tcp)), ("udp", Is(Protocol::Udp))];
 
 const NOT_NAT: &str = "use \"nat\" where replies return through this host, else \"proxy\"; \"auto\" chooses";

@@ -18,7 +18,8 @@ use crate::data_plane::kernel::{KernelCounters, Sweep};
 use crate::data_plane::proxy::ProxyCounters;
 use crate::maglev;
 use crate::model::status::{
-    BackendStatus, InterfacePlane, Leaving, PoolStatus, ServiceStatus, Status, VipStatus, rfc3339,
+    BackendStatus, InterfacePlane, Leaving, LocalTraffic, PoolStatus, ServiceStatus, Status, VipStatus,
+    rfc3339,
 };
 use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service, Tracking};
 
@@ -42,6 +43,8 @@ pub struct View<'a> {
     pub owners: &'a BTreeMap<IpAddr, Ownership>,
     /// By interface.
     pub planes: &'a [InterfacePlane],
+    /// Of sockets of this host.
+    pub local: &'a LocalTraffic,
     /// Where there are kernel planes.
     pub kernel: Option<Kernel<'a>>,
     /// Of the proxy plane.
@@ -76,6 +79,7 @@ pub fn build(view: &View<'_>) -> Status {
         phase: view.phase.to_owned(),
         started_at: rfc3339(view.started_at),
         planes: view.planes.to_vec(),
+        local: view.local.clone(),
         services: view.config.services.iter().map(|configured| service(view, configured)).collect(),
         pools: view.config.pools.iter().map(|configured| pool(view, configured)).collect(),
         verdicts: counted(Counter::is_verdict),

@@ -43,7 +43,7 @@ pub struct Attached {
 #[derive(Debug)]
 pub struct Programs {
     dir: BpfDir,
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     /// Why the kernel refused the XDP program.
     xdp: Result<(), String>,
 }

@@ -17,7 +17,8 @@ const STANDARD: &str = "/sys/fs/bpf";
 const MAGIC: u32 = 0xcafe_4a11;
 
 /// Subdirectories of the pin directory, in the order in which `cleanup` empties them.
-pub(super) const SUBDIRECTORIES: [&str; 5] = [LINKS, PROGRAMS, MAPS, TABLES, OLD_SEEN];
+pub(super) const SUBDIRECTORIES: [&str; 6] = [LOCAL, LINKS, PROGRAMS, MAPS, TABLES, OLD_SEEN];
+pub(super) const LOCAL: &str = "local";
 pub(super) const LINKS: &str = "links";
 pub(super) const PROGRAMS: &str = "programs";
 pub(super) const MAPS: &str = "maps";

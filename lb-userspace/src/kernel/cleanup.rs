@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::bpffs::{self, BpfDir};
 use super::error::KernelError;
-use super::links;
+use super::{links, local};
 
 /// What `cleanup` removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Links and filters detached, by interface index and plane.
+    /// Links and filters detached, by interface index and plane, and the programs for sockets of this host.
     pub links: Vec<String>,
     /// Interfaces whose clsact qdisc we made. It is still there: to be removed where it is empty.
     pub qdiscs: Vec<u32>,
@@ -39,6 +39,9 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Report, KernelError> {
 /// Links come first: a program must not run on maps that are being emptied.
 pub(super) fn remove(dir: &BpfDir) -> Result<Report, KernelError> {
     let mut report = Report { qdiscs: links::qdiscs(dir)?, ..Report::default() };
+    if local::detach(dir)? > 0 {
+        report.links.push("the programs for sockets of this host".to_owned());
+    }
     for link in links::list(dir)? {
         link.detach()?;
         report.links.push(format!("{} on interface {}", link.hook.plane(), link.ifindex));
@@ -49,7 +52,7 @@ pub(super) fn remove(dir: &BpfDir) -> Result<Report, KernelError> {
             let removed = usize::from(bpffs::unpin(&path.join(name))?);
             match subdirectory {
                 bpffs::PROGRAMS => report.programs += removed,
-                bpffs::LINKS => {}
+                bpffs::LINKS | bpffs::LOCAL => {}
                 _ => report.maps += removed,
             }
         }

@@ -18,7 +18,7 @@ use super::error::{KernelError, words};
 use super::inner;
 use super::links;
 use super::maps::Tables;
-use super::syscall::Map;
+use super::syscall::{self, Map};
 use crate::model::Plane;
 
 /// What the kernel planes are opened with.
@@ -169,6 +169,8 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
     loader
         .map_max_entries(names::MAP_FLOWS, settings.flows)
         .override_global(names::GLOBAL_SEED, &seed, true)
+        // Where the kernel gives none, the programs for sockets are not attached.
+        .override_global(names::GLOBAL_NETNS, &syscall::netns_cookie().unwrap_or(0), true)
         .load(settings.object)
         .map_err(|error| KernelError::Object { reason: words(&error) })
 }

@@ -346,8 +346,7 @@ pub(super) struct LinkTarget {
     pub(super) ifindex: u32,
 }
 
-/// What a link is attached to; `None`: it is neither XDP nor tcx.
-pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<Option<LinkTarget>> {
+fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
     // SAFETY: all integers, for which zeroes are a value.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     let mut attr = attr();
@@ -356,6 +355,12 @@ pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<Option<LinkTarget>
     attr.info.info = &raw mut info as u64;
     // SAFETY: `info` has room for `info_len` bytes and outlives the call.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info)
+}
+
+/// What a link is attached to; `None`: it is neither XDP nor tcx.
+pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<Option<LinkTarget>> {
+    let info = link_info(link)?;
     // SAFETY: the kernel filled the variant that `type_` names; both begin with the interface's index.
     Ok(unsafe {
         if info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
@@ -368,6 +373,38 @@ pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<Option<LinkTarget>
             None
         }
     })
+}
+
+/// The kernel's number of the cgroup that a link is attached to, 0 once it is detached; `None`: it is a link of
+/// another kind.
+pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let info = link_info(link)?;
+    let is_cgroup = info.type_ == bpf_link_type::BPF_LINK_TYPE_CGROUP as u32;
+    // SAFETY: an integer, whichever variant the kernel filled.
+    Ok(is_cgroup.then_some(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id }))
+}
+
+/// The kernel's number of this network namespace (`SO_NETNS_COOKIE`, since Linux 5.14).
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`; both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// Puts another program of the same type under a link, atomically.

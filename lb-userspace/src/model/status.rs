@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Status {
     pub started_at: String,
     /// Planes by interface, and why the better one was not chosen.
     pub planes: Vec<InterfacePlane>,
+    /// Whether clients on this host reach the VIPs of kernel planes.
+    pub local: LocalTraffic,
     /// In config order.
     pub services: Vec<ServiceStatus>,
     /// In config order.
@@ -55,6 +58,15 @@ pub struct InterfacePlane {
     /// What is attached there; null: nothing.
     pub plane: Option<Plane>,
     /// Why this one, and not a better one.
+    pub reason: String,
+}
+
+/// What happens to sockets of this host that name a VIP of a kernel plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalTraffic {
+    /// The sockets below this cgroup are led to backends; null: none are.
+    pub cgroup: Option<PathBuf>,
+    /// Which of them, or why none.
     pub reason: String,
 }
 

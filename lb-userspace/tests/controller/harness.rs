@@ -14,7 +14,7 @@ use lb_userspace::controller::{About, Controller, Inputs, Outputs, Progress, Sta
 use lb_userspace::data_plane::kernel::KernelState;
 use lb_userspace::data_plane::recorder::{KernelRecorder, ProxyRecorder};
 use lb_userspace::health::{Observation, Target};
-use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, PoolStatus};
+use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, LocalTraffic, PoolStatus};
 use lb_userspace::model::{Phase, Plane};
 use lb_userspace::network::{Facts, OnLink};
 use tokio::sync::{mpsc, watch};
@@ -149,6 +149,7 @@ impl World {
                 version: "0.0.0".into(),
                 started_at: SystemTime::UNIX_EPOCH,
                 phase: watch::channel(Phase::Ready).1,
+                local: watch::channel(LocalTraffic::default()).1,
             },
             outputs: Outputs { targets, neighbours, wanted, vips, sought, found, progress },
         })?;

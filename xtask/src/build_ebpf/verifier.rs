@@ -29,7 +29,8 @@ pub(super) fn measure(object: &[u8]) -> Result<Measured> {
         match program {
             Program::Xdp(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
-            other => bail!("program {name} is a {:?}; only XDP and tc programs are known", other.prog_type()),
+            Program::CgroupSockAddr(program) => program.load(),
+            other => bail!("program {name} is a {:?}, which is not known here", other.prog_type()),
         }
         .with_context(|| format!("the verifier refused program {name}"))?;
         let took = start.elapsed();

@@ -7,6 +7,7 @@
 mod buckets;
 #[cfg(feature = "flood-control")]
 mod control;
+mod local;
 mod maps;
 mod tables;
 mod tc;

@@ -11,8 +11,8 @@ use lb_common::buckets::{Bucket, FILTER};
 use lb_common::hash::Seed;
 use lb_common::route::{Host, Routes};
 use lb_common::{
-    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot, SocketKey, Station,
-    Traffic, limits,
+    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey, Service, Slot,
+    SocketKey, Station, Traffic, limits,
 };
 use lb_ebpf::guard::Guard;
 use lb_ebpf::rare::limiter::{self, Tokens};
@@ -22,6 +22,10 @@ use crate::buckets::Entry;
 /// The flow hash's secret, constant for the verifier; patched by the loader.
 #[unsafe(no_mangle)]
 pub static SEED_KEY: Global<Seed> = Global::new([0, 0]);
+
+/// The network namespace whose sockets are led to backends, constant for the verifier; patched by the loader.
+#[unsafe(no_mangle)]
+pub static NETNS_COOKIE: Global<u64> = Global::new(0);
 
 /// VIP -> service, through buckets. Written by the controller, read per packet.
 #[map]
@@ -107,6 +111,11 @@ pub static STATIONS: HashMap<Station, NextHop> =
 /// Hosts that have asked for a VIP -> next hop to them. Written by the programs that answer; full: the oldest goes.
 #[map]
 pub static ASKERS: LruHashMap<Address, NextHop> = LruHashMap::with_max_entries(limits::ASKERS, 0);
+
+/// Socket and address -> whom the socket was led to. Full: the least recently used is forgotten, which moves no
+/// connection.
+#[map]
+pub static PEERS: LruHashMap<PeerKey, Peer> = LruHashMap::with_max_entries(limits::PEERS, 0);
 
 /// 0 -> what this CPU has remembered in this tick.
 #[map]

@@ -16,6 +16,7 @@ use crate::controller::request::Handle;
 use crate::controller::task::{About, Controller, Inputs, Outputs, Progress};
 use crate::data_plane::kernel::KernelTables;
 use crate::model::Phase;
+use crate::model::status::LocalTraffic;
 use crate::network::Network;
 use crate::proxy::Proxy;
 use crate::supervisor::Supervisor;
@@ -72,6 +73,7 @@ impl Daemon {
         let (wanted, wanted_once) = mpsc::channel(QUEUE);
         let (observer, observations) = mpsc::channel(QUEUE);
         let (planes, attached) = watch::channel(Vec::new());
+        let (local, local_seen) = watch::channel(LocalTraffic::default());
         let (progress, progress_seen) = watch::channel(Progress::Starting);
 
         let (facts, network) = Network::start(wanted_neighbours.clone(), sought_vips).await?;
@@ -88,10 +90,13 @@ impl Daemon {
                     facts: facts.clone(),
                     network: Arc::clone(&network),
                 };
-                let attach = || Attacher::start(plane.programs, &config, inputs, planes);
+                let attach = || Attacher::start(plane.programs, &config, inputs, planes, local);
                 (Ok(Box::new(plane.tables)), Some(block_in_place(attach)?))
             }
-            Err(reason) => (Err(reason), None),
+            Err(reason) => {
+                local.send_replace(LocalTraffic { cgroup: None, reason: reason.clone() });
+                (Err(reason), None)
+            }
         };
         let cores = std::thread::available_parallelism().context("the cores cannot be counted")?.get();
         let proxy = Hosted {
@@ -117,6 +122,7 @@ impl Daemon {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started_at: SystemTime::now(),
                 phase: phases,
+                local: local_seen,
             },
             outputs: Outputs { targets, neighbours, wanted, vips, sought, found, progress },
         };

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Interfaces, PlaneChoice};
 use crate::kernel::{KernelError, Programs};
-use crate::model::status::InterfacePlane;
+use crate::model::status::{InterfacePlane, LocalTraffic};
 use crate::network::{Facts, Link, Network};
 use crate::supervisor::Outcome;
+
+use super::local;
 
 /// What decides which interfaces have a program.
 pub(super) struct Inputs {
@@ -28,6 +30,9 @@ pub(super) struct Attacher {
     inputs: Inputs,
     attached: BTreeMap<u32, (PlaneChoice, InterfacePlane)>,
     planes: watch::Sender<Vec<InterfacePlane>>,
+    /// `kernel.local` as it was last followed.
+    is_local: Option<bool>,
+    local: watch::Sender<LocalTraffic>,
 }
 
 /// An interface that should have a program.
@@ -48,8 +53,10 @@ impl Attacher {
         config: &Config,
         inputs: Inputs,
         planes: watch::Sender<Vec<InterfacePlane>>,
+        local: watch::Sender<LocalTraffic>,
     ) -> Result<Self, KernelError> {
-        let mut attacher = Self { programs, inputs, attached: BTreeMap::new(), planes };
+        let attached = BTreeMap::new();
+        let mut attacher = Self { programs, inputs, attached, planes, is_local: None, local };
         attacher.attach(config, true)?;
         let kept = attacher.attached.keys().copied().collect();
         for interface in attacher.programs.detach_except(&kept)? {
@@ -89,6 +96,11 @@ impl Attacher {
     /// One look. An interface that `auto` has chosen once keeps its program while it exists: routes come and
     /// go with a cable, and attaching resets some drivers.
     fn attach(&mut self, config: &Config, strict: bool) -> Result<(), KernelError> {
+        if self.is_local != Some(config.kernel.local) {
+            self.is_local = Some(config.kernel.local);
+            let local = local::follow(&mut self.programs, config.kernel.local);
+            self.local.send_replace(local);
+        }
         let backends = self.inputs.backends.borrow_and_update().clone();
         let facts = self.inputs.facts.borrow_and_update().clone();
         let (chosen, missing) = choose(config, &backends, &facts, &self.inputs.network);

@@ -14,7 +14,7 @@ use crate::controller::request::Request;
 use crate::data_plane::kernel::KernelTables;
 use crate::health::{Observation, Target};
 use crate::model::Phase;
-use crate::model::status::InterfacePlane;
+use crate::model::status::{InterfacePlane, LocalTraffic};
 use crate::network::{Facts, OnLink};
 
 /// Reads the config file again.
@@ -55,6 +55,8 @@ pub struct About {
     pub started_at: SystemTime,
     /// Its phase.
     pub phase: watch::Receiver<Phase>,
+    /// What happens to sockets of this host.
+    pub local: watch::Receiver<LocalTraffic>,
 }
 
 /// Where the controller tells what it needs.

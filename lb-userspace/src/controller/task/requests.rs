@@ -131,6 +131,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             placements: &self.placements,
             owners: &self.owners(&self.channels.facts.borrow()),
             planes: &planes,
+            local: &about.local.borrow(),
             kernel: self.kernel.as_ref().ok().map(|kernel| status::Kernel {
                 confirmed: &kernel.confirmed,
                 identities: &kernel.identities,
