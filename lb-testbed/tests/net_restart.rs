@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use lb_common::names;
 use lb_testbed::bed::{Bed, Setup};
 use lb_testbed::client::Outcome;
 use lb_testbed::client::churn::Churn;
@@ -194,8 +195,9 @@ fn stops_and_cleans_up(plane: Plane) -> anyhow::Result<()> {
     bed.sluice.start()?;
     let load = Load::start(&bed, Duration::from_secs(5))?;
     let objects = Objects::pinned(&bed.sluice.bpf_dir())?;
+    let local = if bed.sluice.status()?.local.cgroup.is_some() { names::PROGRAMS_LOCAL.len() } else { 0 };
     ensure!(
-        objects.links.len() == 4 && !objects.programs.is_empty() && objects.maps.len() > 14,
+        objects.links.len() == 4 + local && !objects.programs.is_empty() && objects.maps.len() > 14,
         "{objects:?}"
     );
     ensure!(bed.sluice.stop(DEADLINE)?.success(), "{}", bed.sluice.log());
