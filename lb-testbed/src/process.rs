@@ -1,5 +1,6 @@
 //! The real `sluice` in a namespace, with files, sockets and pins of its own. Never outlives its guard.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -30,6 +31,8 @@ pub struct Sluice {
     child: Option<Child>,
     /// Capabilities that no daemon here gets.
     denied: CapabilitySet,
+    /// Hidden from every daemon here.
+    hidden: Option<PathBuf>,
 }
 
 impl Sluice {
@@ -41,8 +44,8 @@ impl Sluice {
     pub fn new(namespace: &Arc<Namespace>, config: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir()?;
         let bpffs = Bpffs::mount()?;
-        let namespace = Arc::clone(namespace);
-        let sluice = Self { namespace, directory, bpffs, child: None, denied: CapabilitySet::empty() };
+        let (namespace, denied) = (Arc::clone(namespace), CapabilitySet::empty());
+        let sluice = Self { namespace, directory, bpffs, child: None, denied, hidden: None };
         sluice.write_config(config)?;
         Ok(sluice)
     }
@@ -50,6 +53,11 @@ impl Sluice {
     /// Takes these capabilities from every daemon that is started from now on.
     pub fn deny(&mut self, capabilities: CapabilitySet) {
         self.denied = capabilities;
+    }
+
+    /// Hides the file system that is mounted there from every daemon that is started from now on, under another one.
+    pub fn hide(&mut self, mount: &Path) {
+        self.hidden = Some(mount.to_owned());
     }
 
     /// The binary: what `SLUICE_BIN` names, or the release build of this workspace.
@@ -121,7 +129,16 @@ impl Sluice {
     pub fn spawn(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "a daemon runs already");
         let log = File::options().create(true).append(true).open(self.log_file())?;
-        let mut command = self.command();
+        let mut command = match &self.hidden {
+            None => self.command(Self::binary()),
+            Some(mount) => {
+                let mut command = self.command("unshare");
+                // A mount namespace of its own, whose mounts stay in it.
+                command.args(["--mount", "sh", "-c", r#"mount -t tmpfs none "$0" && exec "$@""#]);
+                command.arg(mount).arg(Self::binary());
+                command
+            }
+        };
         command.args(["run", "-c"]).arg(self.config()).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         let child = self.namespace.run(|| {
@@ -151,7 +168,7 @@ impl Sluice {
     /// # Errors
     /// It does not end in time.
     pub fn rival(&self, socket: &Path) -> anyhow::Result<Output> {
-        let mut command = self.command();
+        let mut command = self.command(Self::binary());
         command.args(["run", "-c"]).arg(self.config()).env("SLUICE_ADMIN__SOCKET", socket);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.namespace.run(|| command.spawn())??;
@@ -213,7 +230,7 @@ impl Sluice {
     /// # Errors
     /// It cannot be started; its own failure is in the output.
     pub fn ask(&self, verb: &[&str]) -> anyhow::Result<Output> {
-        let mut command = self.command();
+        let mut command = self.command(Self::binary());
         command.args(verb).arg("--socket").arg(self.socket());
         self.namespace.run(|| command.output())?.with_context(|| format!("starting {command:?}"))
     }
@@ -223,7 +240,7 @@ impl Sluice {
     /// # Errors
     /// It cannot be started; its own failure is in the output.
     pub fn with_config(&self, verb: &[&str]) -> anyhow::Result<Output> {
-        let mut command = self.command();
+        let mut command = self.command(Self::binary());
         command.args(verb).arg("-c").arg(self.config());
         self.namespace.run(|| command.output())?.with_context(|| format!("starting {command:?}"))
     }
@@ -237,8 +254,8 @@ impl Sluice {
         serde_json::from_str(&text).with_context(|| format!("not a status document: {text}"))
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(Self::binary());
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         command
             .env("SLUICE_DAEMON__STATE_DIR", self.directory.path().join("state"))
             .env("SLUICE_DAEMON__BPF_DIR", self.bpf_dir())

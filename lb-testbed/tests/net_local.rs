@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -252,6 +253,23 @@ fn the_config_switches_it_off_and_on() -> anyhow::Result<()> {
     succeeded(bed.sluice.ask(&["reload"])?)?;
     eventually("it is on", DEADLINE, || Ok(bed.sluice.status()?.local.cgroup.is_some().then_some(())))?;
     Visit::open(&bed.topology.lb, bed.target())?.speak()
+}
+
+#[test]
+fn without_a_cgroup_the_daemon_says_so_and_serves_all_others() -> anyhow::Result<()> {
+    let mut bed = Bed::prepare(Setup::on(Plane::Tc))?;
+    // As the kernel lists it: another file system may hide it from everybody already.
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    for place in mounts.lines().filter(|line| line.contains(" cgroup2 ")) {
+        let place = place.split(' ').nth(1).context("a mount point")?;
+        bed.sluice.hide(Path::new(place));
+    }
+    let local = bed.sluice.start()?.local;
+    ensure!(local.cgroup.is_none() && local.reason.contains("no cgroup2"), "{local:?}");
+    let printed = succeeded(bed.sluice.ask(&["status"])?)?;
+    ensure!(printed.contains("clients on this host: not led to backends (no cgroup2"), "{printed}");
+    ensure!(bed.long(20, None)?.finish()?.broken == 0);
+    left_alone(&bed)
 }
 
 /// A connection to the VIP meets whoever has the address on the balancer's host.

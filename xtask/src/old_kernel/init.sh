@@ -7,6 +7,7 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 for module in /modules/*.ko; do insmod "$module"; done
 echo "guest: Linux $(uname -r)"
