@@ -11,6 +11,7 @@ pub mod backend;
 pub mod buckets;
 pub mod counters;
 pub mod flow;
+pub mod flow_table;
 pub mod hash;
 pub mod limits;
 pub mod names;

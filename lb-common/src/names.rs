@@ -26,6 +26,10 @@ pub const PROGRAMS_LOCAL: [&str; 8] = [
 pub const GLOBAL_NETNS: &str = "NETNS_COOKIE";
 /// The read-only global that holds the flow hash's secret while a program runs.
 pub const GLOBAL_SEED: &str = "SEED_KEY";
+/// What flows are hashed with, made of the seed: `flow_table::Secret`.
+pub const GLOBAL_FLOW_SECRET: &str = "FLOW_SECRET";
+/// Buckets of the flow table: `u32`.
+pub const GLOBAL_FLOW_COUNT: &str = "FLOW_COUNT";
 
 /// Entry -> `SocketKey` (VIP) and `Service`. Written by the controller.
 pub const MAP_SERVICES: &str = "SERVICES";
@@ -41,10 +45,15 @@ pub const MAP_BACKENDS: &str = "BACKENDS";
 pub const MAP_TABLES: &str = "TABLES";
 /// Table -> array of `u32` ticks: when a packet of an old flow was last seen. Written by the programs.
 pub const MAP_OLD_SEEN: &str = "OLD_SEEN";
-/// `FlowKey` -> `HalfOpen`. Written by the programs; expired entries deleted by the controller.
+/// Entry -> `FlowKey` and `HalfOpen`. Written by the programs.
 pub const MAP_HALF_OPEN: &str = "HALF_OPEN";
-/// `FlowKey` -> `Flow`. Written by the programs; expired entries deleted by the controller.
+/// Bucket -> lanes that name entries of `HALF_OPEN`. Written by the programs; the controller frees the lanes of
+/// expired entries.
+pub const MAP_HALF_OPEN_BUCKETS: &str = "HALF_OPEN_BUCKETS";
+/// Entry -> `FlowKey` and `Flow`. Written by the programs.
 pub const MAP_FLOWS: &str = "FLOWS";
+/// Bucket -> lanes that name entries of `FLOWS`, likewise.
+pub const MAP_FLOW_BUCKETS: &str = "FLOW_BUCKETS";
 /// Entry -> `Address` and `route::Host`: the host's own addresses, neighbours and routes to one address, for
 /// replies. Written by the controller.
 pub const MAP_HOSTS: &str = "HOSTS";
@@ -94,7 +103,9 @@ pub const MAPS: &[&str] = &[
     MAP_TABLES,
     MAP_OLD_SEEN,
     MAP_HALF_OPEN,
+    MAP_HALF_OPEN_BUCKETS,
     MAP_FLOWS,
+    MAP_FLOW_BUCKETS,
     MAP_HOSTS,
     MAP_HOST_BUCKETS,
     MAP_ROUTES,

@@ -31,4 +31,5 @@ pod!(
     crate::Traffic,
     crate::PeerKey,
     crate::Peer,
+    crate::flow_table::Bucket,
 );

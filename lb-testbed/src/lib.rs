@@ -12,6 +12,7 @@ pub mod control;
 pub mod datagrams;
 pub mod eventually;
 pub mod flood;
+pub mod flow_map;
 pub mod fuzzing;
 pub mod icmp;
 pub mod loaded;

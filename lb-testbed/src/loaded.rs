@@ -11,10 +11,11 @@ use lb_common::{Address, Counter, Flow, FlowKey, HalfOpen, NextHop, names};
 use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
 use lb_userspace::data_plane::PlaneError;
-use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables};
+use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables, TrackedFlow};
 use lb_userspace::kernel::{KernelPlane, Settings};
 
 use crate::bpffs::Bpffs;
+use crate::flow_map::FlowMap;
 use crate::object;
 use crate::world::{SEED, World};
 
@@ -69,8 +70,8 @@ pub struct Ran {
 pub struct Loaded {
     plane: KernelPlane,
     applied: KernelState,
-    flows: HashMap<MapData, FlowKey, Flow>,
-    half_open: HashMap<MapData, FlowKey, HalfOpen>,
+    flows: FlowMap<Flow, 48>,
+    half_open: FlowMap<HalfOpen, 60>,
     askers: HashMap<MapData, Address, NextHop>,
     /// The programs' token buckets, of which all zeros is a full one.
     answers: PerCpuArray<MapData, u64>,
@@ -89,8 +90,9 @@ impl Loaded {
         let object = object::bytes()?;
         let settings = Settings { bpf_dir: &dir, flows: 1 << 18, hash_seed: Some(SEED), object: &object };
         let (plane, _) = KernelPlane::open(&settings)?;
-        let flows = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_FLOWS)?))?;
-        let half_open = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_HALF_OPEN)?))?;
+        let maps = &dir.join("maps");
+        let flows = FlowMap::open(maps, names::MAP_FLOWS, names::MAP_FLOW_BUCKETS, SEED)?;
+        let half_open = FlowMap::open(maps, names::MAP_HALF_OPEN, names::MAP_HALF_OPEN_BUCKETS, SEED)?;
         let askers = HashMap::try_from(Map::LruHashMap(open(&dir, names::MAP_ASKERS)?))?;
         let answers = PerCpuArray::try_from(Map::PerCpuArray(open(&dir, names::MAP_ANSWERS)?))?;
         Ok(Self { plane, applied: KernelState::default(), flows, half_open, askers, answers, bpffs })
@@ -110,10 +112,9 @@ impl Loaded {
             self.plane.tables.apply(&action)?;
         }
         self.applied = world.state.clone();
-        let keys = self.flows.keys().collect::<Result<Vec<_>, _>>()?;
-        keys.iter().try_for_each(|key| self.flows.remove(key))?;
-        let keys = self.half_open.keys().collect::<Result<Vec<_>, _>>()?;
-        keys.iter().try_for_each(|key| self.half_open.remove(key))?;
+        let (flows, half_open) = self.remembered()?;
+        flows.keys().try_for_each(|key| self.flows.remove(key))?;
+        half_open.keys().try_for_each(|key| self.half_open.remove(key))?;
         let keys = self.askers.keys().collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| self.askers.remove(key))?;
         for (address, hop) in &world.askers {
@@ -121,10 +122,10 @@ impl Loaded {
         }
         self.fill_buckets()?;
         for (key, flow) in world.flows_at(now) {
-            self.flows.insert(key, flow, 0)?;
+            self.flows.insert(&key, &flow)?;
         }
         for (key, half) in world.half_open_at(now) {
-            self.half_open.insert(key, half, 0)?;
+            self.half_open.insert(&key, &half)?;
         }
         Ok(())
     }
@@ -146,8 +147,12 @@ impl Loaded {
     /// # Errors
     /// The kernel refuses.
     pub fn remembered(&self) -> Result<(BTreeMap<FlowKey, Flow>, BTreeMap<FlowKey, HalfOpen>)> {
-        let flows = self.flows.iter().collect::<Result<_, _>>()?;
-        Ok((flows, self.half_open.iter().collect::<Result<_, _>>()?))
+        let (mut flows, mut half_open) = (BTreeMap::new(), BTreeMap::new());
+        self.plane.tables.flow_tables().scan(&mut |key, entry| match entry {
+            TrackedFlow::Flow(flow) => drop(flows.insert(*key, flow)),
+            TrackedFlow::HalfOpen(half) => drop(half_open.insert(*key, half)),
+        })?;
+        Ok((flows, half_open))
     }
 
     /// Changes the maps by one action.
@@ -158,16 +163,6 @@ impl Loaded {
         self.plane.tables.apply(action)?;
         self.applied.record(action);
         Ok(())
-    }
-
-    /// The entry of a flow.
-    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.get(key, 0).ok()
-    }
-
-    /// The half-open entry of a flow.
-    pub fn half_open(&self, key: &FlowKey) -> Option<HalfOpen> {
-        self.half_open.get(key, 0).ok()
     }
 
     /// The path of a pinned program.

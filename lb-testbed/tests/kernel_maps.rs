@@ -13,10 +13,12 @@ use lb_common::{
     ServiceId, Slot, SocketKey, Station, Traffic, limits,
 };
 use lb_testbed::bpffs::Bpffs;
+use lb_testbed::flow_map::FlowMap;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables, Prefix, TrackedFlow};
 use lb_userspace::kernel::{KernelPlane, Settings, Tables};
 
 const FLOWS: u32 = 8192;
+const SEED: [u64; 2] = [1, 2];
 
 struct Fixture {
     bpffs: Bpffs,
@@ -33,7 +35,8 @@ impl Fixture {
     }
 
     fn open(&self) -> Result<Tables> {
-        let settings = Settings { bpf_dir: &self.dir(), flows: FLOWS, hash_seed: None, object: &self.object };
+        let settings =
+            Settings { bpf_dir: &self.dir(), flows: FLOWS, hash_seed: Some(SEED), object: &self.object };
         Ok(KernelPlane::open(&settings)?.0.tables)
     }
 
@@ -43,12 +46,12 @@ impl Fixture {
         MapData::from_pin(&path).with_context(|| path.display().to_string())
     }
 
-    fn half_open(&self) -> Result<HashMap<MapData, FlowKey, HalfOpen>> {
-        Ok(HashMap::try_from(Map::HashMap(self.pinned("HALF_OPEN")?))?)
+    fn half_open(&self) -> Result<FlowMap<HalfOpen, 60>> {
+        FlowMap::open(&self.dir().join("maps"), "HALF_OPEN", "HALF_OPEN_BUCKETS", SEED)
     }
 
-    fn flows(&self) -> Result<HashMap<MapData, FlowKey, Flow>> {
-        Ok(HashMap::try_from(Map::HashMap(self.pinned("FLOWS")?))?)
+    fn flows(&self) -> Result<FlowMap<Flow, 48>> {
+        FlowMap::open(&self.dir().join("maps"), "FLOWS", "FLOW_BUCKETS", SEED)
     }
 }
 
@@ -318,30 +321,30 @@ fn a_sweep_deletes_what_has_expired_and_counts_the_rest() -> Result<()> {
         proven,
         ..HalfOpen::default()
     };
-    half_open.insert(key(1, web), entry(a, 10, alive, 0), 0)?;
-    half_open.insert(key(2, web), entry(a, 11, alive, 1), 0)?;
-    half_open.insert(key(3, web), entry(b, 12, expired, 1), 0)?;
+    half_open.insert(&key(1, web), &entry(a, 10, alive, 0))?;
+    half_open.insert(&key(2, web), &entry(a, 11, alive, 1))?;
+    half_open.insert(&key(3, web), &entry(b, 12, expired, 1))?;
 
     let mut flows = fixture.flows()?;
     let entry = |backend, slot, expires| Flow { backend, slot, table: 2, expires, ..Flow::default() };
-    // More than one batch, so that it goes on where it stopped.
     for port in 0..6000 {
         let expires = if port % 2 == 0 { alive } else { expired };
-        flows.insert(key(10_000 + port, api), entry(b, u32::from(port % 2), expires), 0)?;
+        flows.insert(&key(10_000 + port, api), &entry(b, u32::from(port % 2), expires))?;
     }
-    flows.insert(key(1, api), entry(a, 0, at_now), 0)?;
+    flows.insert(&key(1, api), &entry(a, 0, at_now))?;
 
     let sweep = tables.sweep(now)?;
     assert_eq!((sweep.half_open, sweep.flows, sweep.deleted), (2, 3001, 3001));
     assert_eq!(sweep.by_backend, [(a, 2), (b, 3000)].into());
     assert_eq!(sweep.by_service, [(1, 1), (2, 3001)].into());
     assert_eq!(sweep.slots, [((1, 10), [a].into()), ((1, 11), [a].into()), ((2, 0), [a, b].into())].into());
-    assert_eq!(half_open.keys().count(), 2);
-    assert_eq!(flows.keys().count(), 3001);
-    assert!(flows.get(&key(10_001, api), 0).is_err(), "it had expired");
+    assert_eq!(tables.flow(&key(10_001, api))?, None, "it had expired");
+    assert!(tables.flow(&key(10_002, api))?.is_some());
 
-    let sweep = tables.sweep(now + 11)?;
-    assert_eq!((sweep.half_open, sweep.flows, sweep.deleted), (0, 0, 3003));
+    // The tick in which they end is still theirs.
+    assert_eq!(tables.sweep(now + 11)?.deleted, 1);
+    let sweep = tables.sweep(now + 12)?;
+    assert_eq!((sweep.half_open, sweep.flows, sweep.deleted), (0, 0, 3002));
     assert_eq!(sweep.slots, std::collections::HashMap::new());
     Ok(())
 }
@@ -353,10 +356,10 @@ fn a_flow_is_found_in_either_table_and_the_proven_one_wins() -> Result<()> {
     let key = key(4711, ServiceId::new(1, 1));
     assert_eq!(tables.flow(&key)?, None);
     let half_open = HalfOpen { backend: BackendId::new(1, 0), isn: 99, ..HalfOpen::default() };
-    fixture.half_open()?.insert(key, half_open, 0)?;
+    fixture.half_open()?.insert(&key, &half_open)?;
     assert_eq!(tables.flow(&key)?, Some(TrackedFlow::HalfOpen(half_open)));
     let flow = Flow { backend: BackendId::new(1, 0), seq: 100, ..Flow::default() };
-    fixture.flows()?.insert(key, flow, 0)?;
+    fixture.flows()?.insert(&key, &flow)?;
     assert_eq!(tables.flow(&key)?, Some(TrackedFlow::Flow(flow)));
     Ok(())
 }

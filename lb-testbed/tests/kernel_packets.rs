@@ -22,14 +22,15 @@ fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
     let Some(key) = case.key else { return Ok(()) };
     // The kernel's clock may have moved on by a tick between the two.
     let flow = model.flows.get(&key).map(|flow| flow.get());
-    let kernel = loaded.flow(&key);
+    let (flows, half_open) = loaded.remembered()?;
+    let kernel = flows.get(&key);
     anyhow::ensure!(
         flow.map(|flow| (flow.backend, flow.seq, flow.closing))
             == kernel.map(|flow| (flow.backend, flow.seq, flow.closing)),
         "flow {kernel:?}\nhost: {flow:?}"
     );
     let half = model.half_open.get(&key).map(|half| half.get());
-    let kernel = loaded.half_open(&key);
+    let kernel = half_open.get(&key);
     anyhow::ensure!(
         half.map(|half| (half.backend, half.isn, half.server_isn, half.recorded, half.proven))
             == kernel.map(|half| (half.backend, half.isn, half.server_isn, half.recorded, half.proven)),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, MapInfo, loaded_maps};
 use aya::programs::{ProgramInfo, loaded_programs};
-use lb_common::{Backend, BackendId, names};
+use lb_common::{Backend, BackendId, flow_table, names};
 use lb_testbed::pinned::{Fixture, link, names_in, run, veth};
 use lb_userspace::config::PlaneChoice;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelTables};
@@ -56,16 +56,19 @@ fn the_programs_hash_with_the_pinned_seed() -> Result<()> {
     let error = fixture.open_with(&fixture.dir(), 1024, Some([1, 2])).err();
     assert!(matches!(error, Some(KernelError::Seed { .. })), "{error:?}");
 
-    // The read-only data of the loaded program holds the seed, beside the cookie of the network namespace.
+    // The read-only data of the loaded program holds the seed, and what is made of it.
     let (_plane, _) = fixture.open()?;
     let info = ProgramInfo::from_pin(fixture.dir().join("programs").join(names::PROGRAM_TC))?;
     let mut found = false;
     for id in info.map_ids()?.context("map ids")? {
         let map = MapInfo::from_id(id)?;
         if map.name_as_str().is_some_and(|name| name.ends_with("rodata")) {
-            let data: aya::maps::Array<_, [u64; 3]> =
+            let data: aya::maps::Array<_, [u64; 11]> =
                 aya::maps::Array::try_from(aya::maps::Map::Array(MapData::from_id(id)?))?;
-            found |= data.get(&0, 0)?.windows(2).any(|words| words == configured);
+            let data = data.get(&0, 0)?;
+            let secret = flow_table::secret(configured);
+            found |= data.windows(2).any(|words| words == configured)
+                && data.windows(secret.len()).any(|words| words == secret);
         }
     }
     assert!(found, "no read-only data of the program holds the seed");
@@ -168,9 +171,9 @@ fn maps_of_another_layout_are_refused_by_name() -> Result<()> {
     let (plane, _) = fixture.open()?;
     drop(plane);
     let error = fixture.open_with(&fixture.dir(), 2048, None).err().context("another capacity")?;
-    let KernelError::Layout { path, what, pinned: 1024, needed: 2048, .. } = &error else { bail!("{error}") };
+    let KernelError::Layout { path, what, pinned: 1032, needed: 2048, .. } = &error else { bail!("{error}") };
     assert_eq!((path, *what), (&fixture.dir().join("maps/FLOWS"), "capacity"));
-    assert!(error.to_string().contains("kernel.flows = 1024"), "{error}");
+    assert!(error.to_string().contains("kernel.flows = 1032"), "{error}");
 
     let hosts = fixture.dir().join("maps/HOSTS");
     let found = MapInfo::from_pin(&hosts)?;

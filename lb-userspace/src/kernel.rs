@@ -21,6 +21,7 @@ mod buckets;
 mod cgroup;
 mod cleanup;
 mod error;
+mod flow_table;
 mod flows;
 mod inner;
 mod links;

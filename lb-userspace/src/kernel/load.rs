@@ -7,7 +7,7 @@ use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use lb_common::hash::Seed;
-use lb_common::names;
+use lb_common::{flow_table, names};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use zerocopy::{FromBytes, IntoBytes};
@@ -77,7 +77,7 @@ impl KernelPlane {
         let xdp = pair(&dir, &mut ebpf, names::PROGRAM_XDP, names::PROGRAM_XDP_RARE, names::MAP_RARE_XDP)
             .map_err(|error| error.to_string());
         let programs = Programs::new(dir, ebpf, xdp);
-        let tables = Tables::open(programs.dir())?;
+        let tables = Tables::open(programs.dir(), seed)?;
         let links =
             links::list(programs.dir())?.iter().map(|link| (link.ifindex, link.hook.plane())).collect();
         Ok((Self { programs, tables, seed }, Adopted { maps, links }))
@@ -100,7 +100,11 @@ fn check_layouts(dir: &BpfDir, object: &Object, flows: u32) -> Result<Vec<&'stat
         }
         let found = MapInfo::from_pin(&path).map_err(|error| KernelError::map(*name, &error))?;
         let found_type = found.map_type().map_err(|error| KernelError::map(*name, &error))? as u32;
-        let entries = if *name == names::MAP_FLOWS { flows } else { definition.max_entries() };
+        let entries = match *name {
+            names::MAP_FLOWS => flow_table::entries(flow_table::buckets(flows)),
+            names::MAP_FLOW_BUCKETS => flow_table::buckets(flows),
+            _ => definition.max_entries(),
+        };
         let facts = [
             ("type", found_type, definition.map_type()),
             ("key size", found.key_size(), definition.key_size()),
@@ -111,10 +115,11 @@ fn check_layouts(dir: &BpfDir, object: &Object, flows: u32) -> Result<Vec<&'stat
         for (what, pinned, needed) in facts {
             if pinned != needed {
                 let cleanup = "stop sluice and run `sluice cleanup` (ends open connections)";
-                let cure = if *name == names::MAP_FLOWS && what == "capacity" {
-                    format!("set kernel.flows = {pinned}, or {cleanup}")
+                let (pinned, needed, cure) = if *name == names::MAP_FLOWS && what == "capacity" {
+                    let pinned = flow_table::capacity(pinned / flow_table::WAYS);
+                    (pinned, flows, format!("set kernel.flows = {pinned}, or {cleanup}"))
                 } else {
-                    cleanup.to_owned()
+                    (pinned, needed, cleanup.to_owned())
                 };
                 let (pinned, needed) = (pinned.into(), needed.into());
                 return Err(KernelError::Layout { path, what, pinned, needed, cure });
@@ -166,9 +171,14 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
     for name in names::MAPS {
         loader.map_pin_path(name, dir.pin(bpffs::MAPS, name));
     }
+    let buckets = flow_table::buckets(settings.flows);
+    let secret = flow_table::secret(seed);
     loader
-        .map_max_entries(names::MAP_FLOWS, settings.flows)
+        .map_max_entries(names::MAP_FLOWS, flow_table::entries(buckets))
+        .map_max_entries(names::MAP_FLOW_BUCKETS, buckets)
         .override_global(names::GLOBAL_SEED, &seed, true)
+        .override_global(names::GLOBAL_FLOW_SECRET, &secret, true)
+        .override_global(names::GLOBAL_FLOW_COUNT, &buckets, true)
         // Where the kernel gives none, the programs for sockets are not attached.
         .override_global(names::GLOBAL_NETNS, &syscall::netns_cookie().unwrap_or(0), true)
         .load(settings.object)

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lb_common::hash::Seed;
 use lb_common::{
     Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Station, Traffic, names,
     ticks,
@@ -42,7 +43,7 @@ pub struct Tables {
 
 impl Tables {
     /// Opens the pins, whose layouts have been checked.
-    pub(super) fn open(dir: &BpfDir) -> Result<Self, KernelError> {
+    pub(super) fn open(dir: &BpfDir, seed: Seed) -> Result<Self, KernelError> {
         let maps = &dir.path().join(bpffs::MAPS);
         let inner = |name, pins, value_size| MapOfMaps::open(name, maps, dir.path().join(pins), value_size);
         Ok(Self {
@@ -51,7 +52,7 @@ impl Tables {
             backends: Table::open(names::MAP_BACKENDS, maps)?,
             tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
             old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
-            flows: Flows::open(maps)?,
+            flows: Flows::open(maps, seed)?,
             routes: Routes::open(maps)?,
             wanted: Table::open(names::MAP_WANTED, maps)?,
             stations: Table::open(names::MAP_STATIONS, maps)?,
@@ -123,7 +124,7 @@ impl KernelTables for Tables {
     }
 
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError> {
-        sweep::sweep(&self.flows.half_open, &self.flows.flows, now)
+        Ok(sweep::sweep(&self.flows.half_open, &self.flows.flows, now))
     }
 
     fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError> {
@@ -164,7 +165,7 @@ impl KernelTables for Tables {
     }
 
     fn flow(&mut self, key: &FlowKey) -> Result<Option<TrackedFlow>, PlaneError> {
-        self.flows.get(key)
+        Ok(self.flows.get(key))
     }
 
     fn now(&self) -> u32 {

@@ -1,12 +1,11 @@
-//! The sweep of the flow tables: the only place that deletes expired entries.
+//! The sweep of the flow tables: the only place that frees expired entries.
 
 use std::collections::HashMap;
 
 use lb_common::{BackendId, Flow, FlowKey, HalfOpen, ticks};
 
-use super::syscall::Batch;
-use super::table::{Plain, Table};
-use crate::data_plane::PlaneError;
+use super::flow_table::FlowTable;
+use super::table::Plain;
 use crate::data_plane::kernel::Sweep;
 
 /// What both kinds of entry have.
@@ -48,49 +47,33 @@ impl Entry for Flow {
     }
 }
 
-/// Deletes what has expired at `now`, reports what lives. `half_open` goes first: a flow that is promoted
+/// Frees what has expired at `now`, reports what lives. `half_open` goes first: a flow that is promoted
 /// meanwhile is then seen at least once.
-pub(super) fn sweep(
-    half_open: &Table<FlowKey, HalfOpen>,
-    flows: &Table<FlowKey, Flow>,
-    now: u32,
-) -> Result<Sweep, PlaneError> {
+pub(super) fn sweep(half_open: &FlowTable<HalfOpen>, flows: &FlowTable<Flow>, now: u32) -> Sweep {
     let mut report = Sweep {
         half_open_capacity: half_open.capacity(),
         flows_capacity: flows.capacity(),
         ..Sweep::default()
     };
-    report.half_open = sweep_table(half_open, now, &mut report)?;
-    report.flows = sweep_table(flows, now, &mut report)?;
-    Ok(report)
+    report.half_open = sweep_table(half_open, now, &mut report);
+    report.flows = sweep_table(flows, now, &mut report);
+    report
 }
 
 /// Returns the number of live entries.
-fn sweep_table<V: Entry>(table: &Table<FlowKey, V>, now: u32, report: &mut Sweep) -> Result<u64, PlaneError> {
+fn sweep_table<V: Entry>(table: &FlowTable<V>, now: u32, report: &mut Sweep) -> u64 {
     let mut live = 0;
-    table.scan(Batch::Read, |keys, entries| {
-        for (key, entry) in keys.iter().zip(entries) {
-            if ticks::is_past(entry.expires(), now) {
-                // Read again: a packet that saw it alive at the last moment may have prolonged it since. The
-                // window that remains, between this read and the delete, would need a packet that began
-                // before the entry expired, at least one tick (17 ms) ago, and writes only now. Programs
-                // treat an expired entry as absent, so they start no new life in it.
-                match table.get(key)? {
-                    None => continue,
-                    Some(again) if ticks::is_past(again.expires(), now) => {
-                        report.deleted += u64::from(table.delete(key)?);
-                        continue;
-                    }
-                    Some(again) => count(report, key, &again),
-                }
-            } else {
-                count(report, key, entry);
-            }
-            live += 1;
+    for found in table.iter() {
+        // Programs treat an expired entry as absent, so they start no new life in it. But one that saw it alive at
+        // the last moment may be prolonging it: that one began before the tick ended, so it gets a whole tick.
+        if ticks::is_past(found.value.expires().wrapping_add(1), now) && table.free(&found) {
+            report.deleted += 1;
+            continue;
         }
-        Ok(())
-    })?;
-    Ok(live)
+        count(report, &found.key, &found.value);
+        live += 1;
+    }
+    live
 }
 
 fn count<V: Entry>(report: &mut Sweep, key: &FlowKey, entry: &V) {

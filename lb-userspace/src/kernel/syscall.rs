@@ -276,6 +276,8 @@ pub(super) struct Words {
 
 // SAFETY: a mapping belongs to the process, not to a thread.
 unsafe impl Send for Words {}
+// SAFETY: its words are only reached by atomics.
+unsafe impl Sync for Words {}
 
 impl Words {
     /// The words, each loaded once.
@@ -285,7 +287,7 @@ impl Words {
 
     /// One word.
     pub(super) fn get(&self, index: usize) -> Option<u64> {
-        self.all().get(index).map(|word| word.load(Ordering::Relaxed))
+        self.all().get(index).map(|word| word.load(Ordering::Acquire))
     }
 
     /// Writes one word, after everything that was written before; readers see the old one or this one.
@@ -293,6 +295,19 @@ impl Words {
         let word = self.all().get(index).filter(|_| self.access == Access::Write);
         word.ok_or(io::ErrorKind::PermissionDenied)?.store(value, Ordering::Release);
         Ok(())
+    }
+
+    /// Writes `new` where `old` stands; whether it did.
+    pub(super) fn replace(&self, index: usize, old: u64, new: u64) -> bool {
+        let word = self.all().get(index).filter(|_| self.access == Access::Write);
+        word.is_some_and(|word| word.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok())
+    }
+
+    /// Subtracts from one word.
+    pub(super) fn subtract(&self, index: usize, number: u64) {
+        if let Some(word) = self.all().get(index).filter(|_| self.access == Access::Write) {
+            word.fetch_sub(number, Ordering::Relaxed);
+        }
     }
 
     /// Writes the first words.

@@ -4,11 +4,11 @@
 use aya_ebpf::maps::Array;
 use lb_common::buckets::{Bucket, EMPTY, Hash, Key, WAYS};
 
-/// An entry as the controller writes it: the key, then the value, without padding between.
+/// An entry as it lies in its map: the key, then the value, without padding between.
 #[repr(C)]
 pub struct Entry<K, V> {
-    key: K,
-    value: V,
+    pub key: K,
+    pub value: V,
 }
 
 /// The value of a key; `count` buckets.

@@ -1,12 +1,16 @@
 //! The kernel object: entry points, maps, and the frame and table implementations that need the kernel.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "the licence section is a named static")]
 #![expect(missing_docs, reason = "the entry macros make functions without any")]
 
+mod atomic;
 mod buckets;
 #[cfg(feature = "flood-control")]
 mod control;
+mod flow_table;
+mod flows;
 mod local;
 mod maps;
 mod tables;

@@ -8,6 +8,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::buckets::{Bucket, FILTER};
+use lb_common::flow_table::{self, Secret};
 use lb_common::hash::Seed;
 use lb_common::route::{Host, Routes};
 use lb_common::{
@@ -66,14 +67,34 @@ pub static TABLES: btf_maps::ArrayOfMaps<btf_maps::Array<Slot, 65537, INNER>, { 
 pub static OLD_SEEN: btf_maps::ArrayOfMaps<btf_maps::Array<u32, 65537, INNER>, { limits::TABLES as usize }> =
     btf_maps::ArrayOfMaps::new();
 
+/// What flows are hashed with; made of [`SEED_KEY`] and patched by the loader.
+#[unsafe(no_mangle)]
+pub static FLOW_SECRET: [Global<u64>; size_of::<Secret>() / 8] =
+    [const { Global::new(0) }; size_of::<Secret>() / 8];
+
+/// Buckets of [`FLOWS`]; patched by the loader.
+#[unsafe(no_mangle)]
+pub static FLOW_COUNT: Global<u32> = Global::new(flow_table::buckets(limits::FLOWS));
+
 /// Flows whose handshake is not proven. Full: refused, never evicted. Expired ones are swept by the controller.
 #[map]
-pub static HALF_OPEN: HashMap<FlowKey, HalfOpen> =
-    HashMap::with_max_entries(limits::HALF_OPEN, BPF_F_NO_PREALLOC);
+pub static HALF_OPEN: Array<Entry<FlowKey, HalfOpen>> =
+    Array::with_max_entries(flow_table::entries(flow_table::buckets(limits::HALF_OPEN)), BPF_F_MMAPABLE);
+
+/// Where they are.
+#[map]
+pub static HALF_OPEN_BUCKETS: Array<flow_table::Bucket> =
+    Array::with_max_entries(flow_table::buckets(limits::HALF_OPEN), BPF_F_MMAPABLE);
 
 /// Flows of tracked slots. Full: refused, never evicted. Expired ones are swept by the controller.
 #[map]
-pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(limits::FLOWS, BPF_F_NO_PREALLOC);
+pub static FLOWS: Array<Entry<FlowKey, Flow>> =
+    Array::with_max_entries(flow_table::entries(flow_table::buckets(limits::FLOWS)), BPF_F_MMAPABLE);
+
+/// Where they are.
+#[map]
+pub static FLOW_BUCKETS: Array<flow_table::Bucket> =
+    Array::with_max_entries(flow_table::buckets(limits::FLOWS), BPF_F_MMAPABLE);
 
 /// What is known of single addresses: the host's own, neighbours, routes to one address; through buckets.
 /// Written by the controller.

@@ -12,19 +12,19 @@ use lb_common::{
 use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
 
-use crate::{buckets, maps};
+use crate::{buckets, flows, maps};
 
 /// The maps of this object.
 pub struct Maps;
 
-/// An element of a hash map, shared with other CPUs and with userspace.
+/// A flow's value in its map, shared with other CPUs and with the controller.
 pub struct Entry<T>(pub *mut T);
 
 /// Writes one field of an element: a single aligned store.
 macro_rules! store {
     ($entry:expr, $field:ident, $value:expr) => {
-        // SAFETY: the map's look-up returned this element and RCU keeps its memory until the program ends;
-        // an aligned 32-bit store is not torn, and readers on other CPUs take either value.
+        // SAFETY: within an element of an array map, which stays; an aligned 32-bit store is not torn, and readers on
+        // other CPUs take either value.
         unsafe { (&raw mut (*$entry.0).$field).write_volatile($value) }
     };
 }
@@ -195,28 +195,27 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow> {
-        maps::FLOWS.get_ptr_mut(key).map(Entry)
+        flows::flow(key).map(Entry)
     }
 
     #[inline(always)]
     fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        maps::FLOWS.insert(key, flow, maps::NOEXIST).is_ok()
+        flows::insert_flow(key, flow)
     }
 
     #[inline(always)]
     fn half_open(&self, key: &FlowKey) -> Option<Self::HalfOpen> {
-        maps::HALF_OPEN.get_ptr_mut(key).map(Entry)
+        flows::half_open(key).map(Entry)
     }
 
     #[inline(always)]
     fn insert_half_open(&self, key: &FlowKey, entry: &HalfOpen) -> bool {
-        maps::HALF_OPEN.insert(key, entry, maps::NOEXIST).is_ok()
+        flows::insert_half_open(key, entry)
     }
 
     #[inline(always)]
     fn remove_half_open(&self, key: &FlowKey) {
-        // Gone already: another CPU promoted the same flow.
-        let _ = maps::HALF_OPEN.remove(key);
+        flows::remove_half_open(key);
     }
 
     #[inline(always)]
