@@ -82,7 +82,9 @@ fn lists_flows(plane: Plane) -> anyhow::Result<()> {
     if plane != Plane::Proxy {
         eventually("the next sweep counts them", DEADLINE, || {
             let flows = bed.sluice.status()?.tables.into_iter().find(|table| table.name == "flows");
-            Ok(flows.is_some_and(|flows| flows.entries >= listed && flows.capacity.abs_diff(65536) < 12).then_some(()))
+            Ok(flows
+                .is_some_and(|flows| flows.entries >= listed && flows.capacity.abs_diff(65536) < 12)
+                .then_some(()))
         })?;
     }
     drop(visits);
