@@ -13,6 +13,8 @@ mod changes;
 mod check;
 mod expand;
 mod file;
+mod health;
+mod http;
 pub mod problem;
 mod proxied;
 mod report;

@@ -1,6 +1,7 @@
 //! Services, pools and backends as the controller thinks of them: checked, with defaults filled in.
 
 pub mod flows;
+mod health;
 mod phase;
 pub mod status;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use health::{Check, Health, Http};
 pub use phase::Phase;
 
 /// One virtual IP, port and protocol that clients connect to (or several addresses of the same service).
@@ -236,35 +238,6 @@ impl Scheduler {
             Self::RoundRobin => "round_robin",
         }
     }
-}
-
-/// A health check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What is asked.
-    pub check: Check,
-    /// Between the starts of two checks of a backend.
-    pub interval: Duration,
-    /// Of one check; at most `interval`.
-    pub timeout: Duration,
-    /// Consecutive successes that bring a backend up; at least 1.
-    pub rise: u32,
-    /// Consecutive failures that take it down; at least 1.
-    pub fall: u32,
-}
-
-/// What a health check asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// Nothing: backends count as up.
-    None,
-    /// That a TCP connection is accepted.
-    Tcp,
-    /// That `GET path` over HTTP/1.1 is answered with a 2xx or 3xx status.
-    Http {
-        /// Begins with `/`.
-        path: String,
-    },
 }
 
 /// One address:port that serves a pool.

@@ -10,11 +10,14 @@ mod mutations;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Method;
+use hyper::header::{HeaderName, HeaderValue};
 use lb_userspace::config::problem::Problem;
 use lb_userspace::config::{self, Config, Environment, Interface, Interfaces, LogFormat, PlaneChoice};
-use lb_userspace::model::{Announce, Check, Fallback, Forward, Grace, Plane, Scheduler};
+use lb_userspace::model::{Announce, Check, Fallback, Forward, Grace, Health, Http, Plane, Scheduler};
 use proptest::prelude::*;
 
 const SHIPPED: &str = include_str!("../../config.toml");
@@ -50,10 +53,9 @@ fn the_shipped_config_is_good_and_shows_the_defaults() {
     assert_eq!(web.down_grace, Grace::For(Duration::from_secs(10)));
     let [web, mail] = shipped.pools.as_slice() else { panic!("two pools") };
     assert_eq!(web.table_size, mail.table_size);
-    assert_eq!(web.health.check, Check::Http { path: "/health".to_owned() });
-    assert_eq!(mail.health.check, Check::Tcp);
-    assert_eq!(web.health.interval, mail.health.interval);
-    assert_eq!((mail.health.rise, mail.health.fall), (2, 3));
+    let http = Http { path: "/health".to_owned(), ..Http::default() };
+    let health = Health { check: Check::Http(Arc::new(http)), ..Health::default() };
+    assert_eq!((&web.health, &mail.health), (&health, &Health::default()));
     assert!(web.backends.iter().all(|backend| backend.weight == 100 && !backend.backup));
     // Whatever kernel plane there is: the shipped services can use it.
     for service in &shipped.services {
@@ -115,6 +117,58 @@ fn every_key_reaches_the_config() {
     assert_eq!((pool.scheduler, pool.table_size), (Scheduler::RoundRobin, 7));
     assert_eq!(pool.health.check, Check::None);
     assert_eq!((pool.backends[0].weight, pool.backends[0].backup), (0, true));
+}
+
+#[test]
+fn every_key_of_an_http_check_reaches_it() {
+    let text = SMALL.to_owned()
+        + r#"
+        [pool.health]
+        check = "http"
+        method = "OPTIONS"
+        host = "www.example.org:8080"
+        path = "/a?b=%20"
+        headers = { X-Probe = "1", Authorization = "Basic ${KEY}" }
+        status = "200-299, 401"
+        body = "fine"
+        interval = "300ms"
+        fast_interval = "100ms"
+        timeout = "200ms"
+        rise = 1
+        fall = 1000
+        address = "2001:db8::1"
+        port = 8081
+        source = "192.0.2.9"
+        "#;
+    let config = parse_with(&text, &[("KEY", "c2VjcmV0")]).unwrap_or_else(|p| panic!("{}", messages(&p)));
+    let headers = [("x-probe", "1"), ("authorization", "Basic c2VjcmV0")];
+    let headers =
+        headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let http = Http {
+        method: Method::OPTIONS,
+        host: Some("www.example.org:8080".to_owned()),
+        path: "/a?b=%20".to_owned(),
+        headers: headers.into_iter().collect(),
+        status: vec![200..=299, 401..=401],
+        body: Some("fine".to_owned()),
+    };
+    let health = Health {
+        check: Check::Http(Arc::new(http)),
+        interval: Duration::from_millis(300),
+        fast_interval: Duration::from_millis(100),
+        timeout: Duration::from_millis(200),
+        rise: 1,
+        fall: 1000,
+        address: Some("2001:db8::1".parse().unwrap()),
+        port: Some(8081),
+        source: Some("192.0.2.9".parse().unwrap()),
+    };
+    assert_eq!(config.pools[0].health, health);
+    // What a header says may be secret.
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("c2VjcmV0"), "{printed}");
+    let told = config::changes(&parse(SMALL).unwrap(), &config).join("\n");
+    assert!(told.contains("health.port the backend's -> 8081") && !told.contains("c2VjcmV0"), "{told}");
 }
 
 #[test]

@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::future::pending;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Method;
+use hyper::header::HeaderValue;
 use lb_userspace::health::{CONCURRENT_CHECKS, Checker, Observation, Target};
-use lb_userspace::model::{Check, Health};
+use lb_userspace::model::{Check, Health, Http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -18,11 +21,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 fn http() -> Check {
-    Check::Http { path: "/health?deep=1".to_owned() }
+    http_with(|_| ())
+}
+
+fn http_with(set: impl FnOnce(&mut Http)) -> Check {
+    let mut http = Http { path: "/health?deep=1".to_owned(), ..Http::default() };
+    set(&mut http);
+    Check::Http(Arc::new(http))
 }
 
 fn target(address: SocketAddr, check: Check) -> Target {
-    let health = Health { check, interval: Duration::from_millis(50), timeout: DEADLINE, rise: 3, fall: 3 };
+    let interval = Duration::from_millis(50);
+    let (fast_interval, timeout) = (interval, DEADLINE);
+    let health = Health { check, interval, fast_interval, timeout, rise: 3, ..Health::default() };
     Target { pool: "web".to_owned(), address, was_up: false, health }
 }
 
@@ -164,6 +175,117 @@ async fn an_http_check_asks_for_the_path_and_says_who_it_is() {
     let host = format!("host: {address}");
     let expected = ["get /health?deep=1 http/1.1", "connection: close", &host, "user-agent: sluice-health"];
     assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn an_http_check_asks_as_the_config_says() {
+    let (sender, mut requests) = mpsc::channel(1);
+    let address = server(move |mut stream, _| {
+        let requests = sender.clone();
+        async move {
+            let _ = requests.send(request(&mut stream).await).await;
+        }
+    })
+    .await;
+    let check = http_with(|http| {
+        http.method = Method::HEAD;
+        http.host = Some("www.example.org".to_owned());
+        for (name, value) in [("user-agent", "probe"), ("x-probe", "1"), ("x-probe", "2")] {
+            http.headers.append(name, HeaderValue::from_static(value));
+        }
+    });
+    first(address, check).await;
+    let request = timeout(DEADLINE, requests.recv()).await.unwrap().unwrap();
+    let mut lines: Vec<&str> = request.trim_end().split("\r\n").collect();
+    lines[1..].sort_unstable();
+    let expected = [
+        "HEAD /health?deep=1 HTTP/1.1",
+        "connection: close",
+        "host: www.example.org",
+        "user-agent: probe",
+        "x-probe: 1",
+        "x-probe: 2",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn the_config_says_which_status_is_healthy() {
+    let check = http_with(|http| http.status = vec![200..=204, 401..=401]);
+    for (status, ok) in [(200, true), (204, true), (205, false), (302, false), (401, true)] {
+        let address = answering(format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n")).await;
+        assert_eq!(found(&first(address, check.clone()).await), (ok, format!("HTTP {status}").as_str()));
+    }
+}
+
+#[tokio::test]
+async fn an_http_check_looks_into_the_body() {
+    const LIMIT: usize = 65536;
+    let check = http_with(|http| http.body = Some("all is well".to_owned()));
+    let answer =
+        |length: usize, body: String| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+    let whole = |body: String| answer(body.len(), body);
+    let at = |offset: usize| whole("x".repeat(offset) + "all is well" + &"y".repeat(LIMIT));
+    for (answer, expected) in [
+        (whole("status: all is well!".to_owned()), (true, "HTTP 200, the body holds \"all is well\"")),
+        (at(LIMIT - 11), (true, "HTTP 200, the body holds \"all is well\"")),
+        (at(LIMIT - 10), (false, "HTTP 200, the first 65536 bytes of the body do not hold \"all is well\"")),
+        (whole("all is wel".to_owned()), (false, "HTTP 200, the body does not hold \"all is well\"")),
+        (whole(String::new()), (false, "HTTP 200, the body does not hold \"all is well\"")),
+        (
+            answer(99, "all is".to_owned()),
+            (false, "HTTP 200, the body broke off before it held \"all is well\""),
+        ),
+    ] {
+        assert_eq!(found(&first(answering(answer).await, check.clone()).await), expected);
+    }
+    // The status comes first, and the text may come in pieces.
+    let failing = answering("HTTP/1.1 500 No\r\nContent-Length: 11\r\n\r\nall is well").await;
+    assert_eq!(found(&first(failing, check.clone()).await), (false, "HTTP 500"));
+    let pieces = server(|mut stream, _| async move {
+        stream.set_nodelay(true).unwrap();
+        request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+        for chunk in ["xal", "l is we", "ll"] {
+            let chunk = format!("{:x}\r\n{chunk}\r\n", chunk.len());
+            stream.write_all(chunk.as_bytes()).await.unwrap();
+        }
+        // Nothing ends the body: it need not be read to its end.
+        pending::<()>().await;
+    })
+    .await;
+    assert!(first(pieces, check).await.up);
+}
+
+#[tokio::test]
+async fn checks_may_ask_elsewhere_and_come_from_elsewhere() {
+    let (sender, mut clients) = mpsc::channel(1);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alive = listener.local_addr().unwrap();
+    tokio::spawn(async move { while sender.send(listener.accept().await.unwrap().1).await.is_ok() {} });
+    let (_socket, dead) = refusing();
+    let mut elsewhere = target(dead, Check::Tcp);
+    elsewhere.health.port = Some(alive.port());
+    let source = IpAddr::from([127, 0, 0, 99]);
+    elsewhere.health.source = Some(source);
+    let (mut checker, mut observations) = checker();
+    checker.set_targets(vec![elsewhere.clone()]);
+    let seen = next(&mut observations).await;
+    assert_eq!((seen.address, found(&seen)), (dead, (true, "connected")), "reported as the backend's");
+    assert_eq!(timeout(DEADLINE, clients.recv()).await.unwrap().unwrap().ip(), source);
+
+    // An address that nobody has: only the address of the check answers.
+    let mut elsewhere = elsewhere;
+    elsewhere.address = SocketAddr::from(([192, 0, 2, 1], 9));
+    elsewhere.health.address = Some(alive.ip());
+    checker.set_targets(vec![elsewhere]);
+    while next(&mut observations).await.address == dead {}
+
+    // A source of the other family is not for this endpoint.
+    let mut other_family = target(alive, Check::Tcp);
+    other_family.health.source = Some("2001:db8::1".parse().unwrap());
+    checker.set_targets(vec![other_family]);
+    while next(&mut observations).await.address != alive {}
 }
 
 #[tokio::test]

@@ -33,6 +33,23 @@ pub(super) fn loopback(scalar: &Scalar<'_>) -> Result<SocketAddr, Fault> {
     }
 }
 
+/// A unicast address without a port.
+pub(super) fn host(scalar: &Scalar<'_>) -> Result<IpAddr, Fault> {
+    const HINT: &str = "write it without a port, such as \"192.0.2.10\" or \"2001:db8::10\"";
+    let text = scalar.text(HINT)?;
+    let ip: IpAddr = text.parse().map_err(|_| Fault::new("is not an IP address").hint(HINT))?;
+    // Whatever is wrong with the address is wrong with it at any port.
+    parse(&SocketAddr::new(ip, 1).to_string())
+        .map(|address| address.ip())
+        .map_err(|fault| Fault::new(fault.reason).hint(HINT))
+}
+
+/// A port, 1 to 65535.
+pub(super) fn port(scalar: &Scalar<'_>) -> Result<u16, Fault> {
+    let port = scalar.integer(&(1..=u32::from(u16::MAX)))?;
+    Ok(u16::try_from(port).unwrap_or(u16::MAX))
+}
+
 fn parse(text: &str) -> Result<SocketAddr, Fault> {
     if text.contains('%') {
         let fault = Fault::new("has a zone, and a zone means something on one host only");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Check, Grace, Pool, Service};
+use crate::model::{Check, Grace, Health, Http, Pool, Service};
 
 use super::problem::{Fault, Problem};
 use super::{Config, Interfaces, PlaneChoice};
@@ -173,19 +173,52 @@ fn service(service: &Service) -> Settings {
 }
 
 fn pool(pool: &Pool) -> Settings {
-    let check = match &pool.health.check {
-        Check::None => "none".to_owned(),
-        Check::Tcp => "tcp".to_owned(),
-        Check::Http { path } => format!("http {path}"),
+    let mut settings = health(&pool.health);
+    settings.insert("scheduler", pool.scheduler.name().to_owned());
+    settings.insert("table_size", pool.table_size.to_string());
+    settings
+}
+
+fn health(health: &Health) -> Settings {
+    let Health { check, interval, fast_interval, timeout, rise, fall, address, port, source } = health;
+    let own = |written: Option<String>| written.unwrap_or_else(|| "the backend's".to_owned());
+    let fast_interval =
+        if fast_interval == interval { "the interval".to_owned() } else { time(*fast_interval) };
+    let mut settings = Settings::from([
+        ("health.interval", time(*interval)),
+        ("health.fast_interval", fast_interval),
+        ("health.timeout", time(*timeout)),
+        ("health.rise", rise.to_string()),
+        ("health.fall", fall.to_string()),
+        ("health.address", own(address.map(|address| address.to_string()))),
+        ("health.port", own(port.map(|port| port.to_string()))),
+        ("health.source", source.map_or_else(|| "any".to_owned(), |source| source.to_string())),
+    ]);
+    let name = match check {
+        Check::None => "none",
+        Check::Tcp => "tcp",
+        Check::Http(http) => {
+            settings.extend(self::http(http));
+            "http"
+        }
     };
+    settings.insert("health.check", name.to_owned());
+    settings
+}
+
+fn http(http: &Http) -> Settings {
+    let Http { method, host, path, headers, status, body } = http;
+    let status: Vec<String> =
+        status.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
+    // Their values may be secret.
+    let headers: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
     [
-        ("scheduler", pool.scheduler.name().to_owned()),
-        ("table_size", pool.table_size.to_string()),
-        ("health.check", check),
-        ("health.interval", time(pool.health.interval)),
-        ("health.timeout", time(pool.health.timeout)),
-        ("health.rise", pool.health.rise.to_string()),
-        ("health.fall", pool.health.fall.to_string()),
+        ("health.method", method.to_string()),
+        ("health.host", host.clone().unwrap_or_else(|| "the backend's".to_owned())),
+        ("health.path", path.clone()),
+        ("health.headers", if headers.is_empty() { "none".to_owned() } else { headers.join(", ") }),
+        ("health.status", status.join(",")),
+        ("health.body", body.as_ref().map_or_else(|| "any".to_owned(), |body| format!("{body:?}"))),
     ]
     .into()
 }

@@ -6,16 +6,17 @@ use std::time::Duration;
 use lb_common::limits;
 
 use crate::model::{
-    Affinity, Announce, Backend, Check, Fallback, Forward, Grace, Health, Pool, Protocol, Scheduler, Service,
-    Timeouts, Tracking,
+    Affinity, Announce, Backend, Fallback, Forward, Grace, Pool, Protocol, Scheduler, Service, Timeouts,
+    Tracking,
 };
 
+use super::health::health;
 use super::problem::Fault;
 use super::report::Read;
 use super::scalar::{Scalar, word};
 use super::section::{Entry, Mixed, Section};
 use super::values::{self, duration, duration_or_zero, integer};
-use super::words::{self, CheckKind};
+use super::words;
 use super::{Admin, Daemon, Interface, Interfaces, Kernel, LogFormat, PlaneChoice, address};
 
 /// What every host takes (RFC 9293 §3.7.1), and what the longest IPv4 packet holds.
@@ -201,39 +202,6 @@ fn pool(mut s: Section<'_, '_>) -> Read<Pool> {
         health,
         backends: backends.into_iter().collect::<Result<_, _>>()?,
     })
-}
-
-fn health(mut s: Section<'_, '_>) -> Health {
-    let interval = s.optional("interval", duration);
-    let timeout = s.optional("timeout", duration);
-    // A faulty word counts as the one that takes every key.
-    let kind = s.optional("check", word(words::CHECK));
-    let kind = kind.map_or(CheckKind::Http, |written| written.unwrap_or(CheckKind::Tcp));
-    let path = s.optional("path", values::http_path);
-    let rise = s.or("rise", 2, integer(1..=1000));
-    let fall = s.or("fall", 3, integer(1..=1000));
-    let (mut every, mut limit) = (Duration::from_secs(1), Duration::from_millis(500));
-    if let (Ok(interval), Ok(timeout)) = (interval, timeout) {
-        every = interval.unwrap_or(every);
-        // The default must not be longer than a short interval that the file asks for.
-        limit = timeout.unwrap_or(limit.min(every));
-        if limit > every {
-            let reason = format!("is longer than the interval, {}", humantime::format_duration(every));
-            let hint = "a check has to end before the next one begins";
-            s.report.fault(&s.at("timeout"), Fault::new(reason).hint(hint));
-        }
-    }
-    if let (Ok(Some(_)), CheckKind::None | CheckKind::Tcp) = (&path, kind) {
-        let fault = Fault::new("means nothing here: only check = \"http\" asks for a path");
-        s.report.fault(&s.at("path"), fault.hint("write check = \"http\", or leave path out"));
-    }
-    let check = match kind {
-        CheckKind::None => Check::None,
-        CheckKind::Tcp => Check::Tcp,
-        CheckKind::Http => Check::Http { path: path.ok().flatten().unwrap_or_else(|| "/".to_owned()) },
-    };
-    s.finish();
-    Health { check, interval: every, timeout: limit, rise, fall }
 }
 
 fn backend(mut s: Section<'_, '_>) -> Read<Backend> {

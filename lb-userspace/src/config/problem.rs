@@ -73,7 +73,7 @@ impl fmt::Display for Problem {
 /// Whether the value of this key, even of a misspelt one, must not reach a terminal, a log or the API.
 pub(super) fn is_secret(path: &str) -> bool {
     let path = path.to_lowercase();
-    ["hash", "seed", "token", "secret", "password"].iter().any(|word| path.contains(word))
+    ["hash", "seed", "token", "secret", "password", "headers"].iter().any(|word| path.contains(word))
         && !path.ends_with("token_file")
 }
 

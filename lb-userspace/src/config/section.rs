@@ -122,6 +122,31 @@ impl<'r, 'a> Section<'r, 'a> {
         read(&scalar).map_err(|fault| self.report.fault(path, fault))
     }
 
+    /// A table below this one whose keys are not the schema's: its entries, unless one of them is faulty.
+    pub(super) fn entries<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str, &Scalar<'_>) -> Result<T, Fault>,
+    ) -> Read<Option<Vec<T>>> {
+        let Some(node) = self.take(key) else { return Ok(None) };
+        let path = self.at(key);
+        let Value::Table(table) = &node.value else {
+            let fault = Fault::new(format!("must be a table, not {}", node.value.kind()));
+            return Err(self
+                .report
+                .fault(&path, fault.hint(format!("write {key} = {{ Name = \"value\" }}"))));
+        };
+        let read: Vec<Read<T>> = table
+            .iter()
+            .map(|(name, (_, node))| {
+                let path = join(&path, name);
+                self.report.place(&path, node);
+                self.scalar(&path, node, &|scalar: &Scalar<'_>| read(name, scalar))
+            })
+            .collect();
+        read.into_iter().collect::<Read<Vec<T>>>().map(Some)
+    }
+
     /// A table below this one.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'r, 'a> {
         let path = self.at(key);

@@ -153,21 +153,6 @@ pub(super) fn socket(scalar: &Scalar<'_>) -> Result<PathBuf, Fault> {
     Ok(path)
 }
 
-/// The path of an HTTP request.
-pub(super) fn http_path(scalar: &Scalar<'_>) -> Result<String, Fault> {
-    let text = scalar.text("a path in quotes, such as \"/health\"")?;
-    if !text.starts_with('/') {
-        return Err(Fault::new("does not begin with \"/\"").hint("write the path alone, such as \"/health\""));
-    }
-    if text.len() > 1024 {
-        return Err(Fault::new("is longer than 1024 bytes").hint("check a shorter path"));
-    }
-    match text.chars().find(|c| !c.is_ascii_graphic()) {
-        Some(odd) => Err(Fault::new(format!("holds {odd:?}")).hint("write it percent-encoded")),
-        None => Ok(text.into_owned()),
-    }
-}
-
 /// A filter for the log.
 pub(super) fn log_filter(scalar: &Scalar<'_>) -> Result<String, Fault> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

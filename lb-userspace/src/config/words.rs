@@ -62,12 +62,20 @@ pub(super) const SCHEDULER: Words<Scheduler> = &[
     ("random", Later(NOT_PROXIED)),
 ];
 
-/// What a health check asks, before its `path` is known.
+/// What a health check asks, before the details are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CheckKind {
     None,
     Tcp,
     Http,
+}
+
+impl CheckKind {
+    /// As the config says it.
+    pub(super) fn name(self) -> &'static str {
+        let is_it = |word: &Word<Self>| matches!(word, Is(kind) if *kind == self);
+        CHECK.iter().find(|(_, word)| is_it(word)).map_or("", |(name, _)| name)
+    }
 }
 
 const NOT_CHECKED: &str = "use \"tcp\", or \"http\" on a port without TLS";

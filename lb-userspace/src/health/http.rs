@@ -1,4 +1,4 @@
-//! The HTTP check: `GET path` over HTTP/1.1 (RFC 9112).
+//! The HTTP check over HTTP/1.1 (RFC 9112).
 
 use std::error::Error;
 use std::io;
@@ -6,49 +6,104 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::probe::{Outcome, describe};
+use crate::model::Http;
 
 /// What a backend may send before the end of its headers; more is a failure.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Where what the body should hold is looked for.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Asks for `path`; a 2xx or 3xx status passes. The body is not read.
-pub(super) async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Outcome {
-    match status(stream, address, path).await {
-        Ok(status) => Outcome {
-            ok: status.is_success() || status.is_redirection(),
-            detail: format!("HTTP {}", status.as_u16()),
-        },
+/// Asks as `http` says and judges the answer. The body is read only where something is looked for in it.
+pub(super) async fn ask(stream: TcpStream, endpoint: SocketAddr, http: &Http) -> Outcome {
+    match exchange(stream, endpoint, http).await {
+        Ok(outcome) => outcome,
         Err(why) => Outcome::failed(why),
     }
 }
 
-async fn status(stream: TcpStream, address: SocketAddr, path: &str) -> Result<StatusCode, String> {
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .header(USER_AGENT, "sluice-health")
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("path {path:?}: {error}"))?;
-    let (mut sender, connection) = http1::Builder::new()
+async fn exchange(stream: TcpStream, endpoint: SocketAddr, http: &Http) -> Result<Outcome, String> {
+    let request = request(endpoint, http)?;
+    let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| explain(&error))?;
-    let answer = Box::pin(sender.send_request(request));
+    let answer = Box::pin(answer(sender, request, http));
     // The connection has to be polled for the answer to come; when it ends first, the answer, or why there is
     // none, is waiting.
-    let response = match select(answer, Box::pin(connection)).await {
-        Either::Left((response, _)) => response,
+    match select(answer, Box::pin(connection)).await {
+        Either::Left((outcome, _)) => outcome,
         Either::Right((_, answer)) => answer.await,
-    };
-    response.map(|response| response.status()).map_err(|error| explain(&error))
+    }
+}
+
+fn request(endpoint: SocketAddr, http: &Http) -> Result<Request<Empty<Bytes>>, String> {
+    let host = http.host.clone().unwrap_or_else(|| endpoint.to_string());
+    let mut request = Request::builder()
+        .method(http.method.clone())
+        .uri(&http.path)
+        .header(HOST, host)
+        .header(USER_AGENT, "sluice-health")
+        .header(CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|error| format!("the request cannot be made: {error}"))?;
+    for name in http.headers.keys() {
+        request.headers_mut().remove(name);
+    }
+    request.headers_mut().extend(http.headers.clone());
+    Ok(request)
+}
+
+async fn answer(
+    mut sender: SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+    http: &Http,
+) -> Result<Outcome, String> {
+    let response = sender.send_request(request).await.map_err(|error| explain(&error))?;
+    let status = response.status().as_u16();
+    let seen = format!("HTTP {status}");
+    if !http.status.iter().any(|accepted| accepted.contains(&status)) {
+        return Ok(Outcome::failed(seen));
+    }
+    match &http.body {
+        None => Ok(Outcome::passed(seen)),
+        Some(wanted) => Ok(match find(response, wanted.as_bytes()).await {
+            Ok(()) => Outcome::passed(format!("{seen}, the body holds {wanted:?}")),
+            Err(why) => Outcome::failed(format!("{seen}, {why} {wanted:?}")),
+        }),
+    }
+}
+
+/// Reads no further than needed. An error says why it is not there, to be followed by what was wanted.
+async fn find(mut response: Response<Incoming>, wanted: &[u8]) -> Result<(), String> {
+    let mut body: Vec<u8> = Vec::new();
+    while let Some(frame) = response.frame().await {
+        let Ok(frame) = frame else { return Err("the body broke off before it held".to_owned()) };
+        let Some(data) = frame.data_ref() else { continue };
+        // It may have begun in what came before.
+        let from = body.len().saturating_sub(wanted.len());
+        body.extend(data.iter().take(MAX_BODY_BYTES - body.len()));
+        if body.get(from..).is_some_and(|new| holds(new, wanted)) {
+            return Ok(());
+        }
+        if body.len() == MAX_BODY_BYTES {
+            return Err(format!("the first {MAX_BODY_BYTES} bytes of the body do not hold"));
+        }
+    }
+    Err("the body does not hold".to_owned())
+}
+
+fn holds(text: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
 }
 
 /// In a few words.

@@ -27,20 +27,21 @@ impl Judge {
         }
         self.up == Some(true)
     }
+
+    /// Whether the last checks contradict the judgement.
+    pub(super) fn is_changing(&self) -> bool {
+        self.against > 0
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Check;
 
     fn health(rise: u32, fall: u32) -> Health {
-        let second = Duration::from_secs(1);
-        Health { check: Check::Tcp, interval: second, timeout: second, rise, fall }
+        Health { rise, fall, ..Health::default() }
     }
 
     fn judge(outcomes: &[bool], health: &Health) -> Vec<bool> {
@@ -53,6 +54,16 @@ mod tests {
         let outcomes = [true, false, false, true, false, false, false, true, false, true, true];
         let up = [true, true, true, true, true, true, false, false, false, false, true];
         assert_eq!(judge(&outcomes, &health(2, 3)), up);
+    }
+
+    #[test]
+    fn it_is_changing_while_the_last_checks_contradict_it() {
+        let mut judge = Judge::new(false);
+        let changing = [true, false, false, false, true, true, true].map(|ok| {
+            judge.observe(ok, &health(2, 3));
+            judge.is_changing()
+        });
+        assert_eq!(changing, [false, true, true, false, true, false, false]);
     }
 
     #[test]

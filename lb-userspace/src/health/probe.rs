@@ -1,10 +1,10 @@
 //! One check: connect, ask, judge the answer, all within the time-out.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::http;
 use crate::model::{Check, Health};
@@ -28,29 +28,44 @@ impl Outcome {
     }
 }
 
-/// Checks once. An error means that this host could not even ask, so nothing is known of the backend.
-pub(super) async fn probe(address: SocketAddr, health: Health) -> io::Result<Outcome> {
-    match timeout(health.timeout, ask(address, &health.check)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Ok(Outcome::failed(format!("no answer within {} ms", health.timeout.as_millis()))),
-    }
-}
-
-async fn ask(address: SocketAddr, check: &Check) -> io::Result<Outcome> {
-    let stream = match TcpStream::connect(address).await {
+/// Checks a backend once. An error means that this host could not even ask, so nothing is known of the backend.
+pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Outcome> {
+    let deadline = Instant::now() + health.timeout;
+    let late = |what: &str| Outcome::failed(format!("no {what} within {} ms", health.timeout.as_millis()));
+    let endpoint = health.endpoint(backend);
+    let connected = match timeout_at(deadline, connect(endpoint, health.source_to(endpoint))).await {
+        Err(_) => return Ok(late("connection")),
+        Ok(connected) => connected,
+    };
+    let stream = match connected {
         Ok(stream) => stream,
         Err(error) if is_local(&error) => return Err(error),
         Err(error) => return Ok(Outcome::failed(describe(&error))),
     };
-    Ok(match check {
+    let answer = timeout_at(deadline, ask(stream, endpoint, &health.check)).await;
+    Ok(answer.unwrap_or_else(|_| late("answer")))
+}
+
+async fn connect(endpoint: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if endpoint.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        // Else every check would keep a port of this address for a minute, whatever the endpoint is.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.connect(endpoint).await
+}
+
+async fn ask(stream: TcpStream, endpoint: SocketAddr, check: &Check) -> Outcome {
+    match check {
         // Closed with a FIN, not a reset: servers log resets as errors, and the TIME-WAIT that a FIN costs is
         // on this host, one port for a minute.
         Check::None | Check::Tcp => Outcome::passed("connected"),
-        Check::Http { path } => http::get(stream, address, path).await,
-    })
+        Check::Http(http) => http::ask(stream, endpoint, http).await,
+    }
 }
 
-/// Whether this host lacks what a connection needs: descriptors, memory, ports.
+/// Whether this host lacks what a connection needs: descriptors, memory, ports, the source address.
 fn is_local(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

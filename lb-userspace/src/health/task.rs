@@ -60,8 +60,9 @@ impl Task {
                     blind = true;
                 }
             }
+            let interval = if judge.is_changing() { health.fast_interval } else { health.interval };
             tokio::select! {
-                () = sleep_until(started + shortened(health.interval, &mut rand::rng())) => {}
+                () = sleep_until(started + shortened(interval, &mut rand::rng())) => {}
                 changed = self.health.changed() => if changed.is_err() { return },
             }
         }
@@ -87,7 +88,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(1);
 
     fn health() -> Health {
-        Health { check: Check::Tcp, interval: INTERVAL, timeout: INTERVAL, rise: 2, fall: 3 }
+        Health { interval: INTERVAL, fast_interval: INTERVAL, timeout: INTERVAL, ..Health::default() }
     }
 
     type Running = (watch::Sender<Health>, AbortOnDropHandle<()>);
@@ -159,7 +160,7 @@ mod tests {
         });
         assert!(observed.recv().await.unwrap().up);
         let started = Instant::now();
-        let failing = Check::Http { path: "/".to_owned() };
+        let failing = Check::Http(Arc::default());
         probes[0].0.send_modify(|health| health.check = failing);
         let mut up = Vec::new();
         for _ in 0..3 {
@@ -169,6 +170,26 @@ mod tests {
             }
         }
         assert_eq!(up, [true, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_are_faster_while_they_contradict_the_judgement() {
+        let outcomes = [true, true, false, false, false, false, true, true, true];
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (probes, mut observed) = tasks(1, 1, move |_, _| {
+            let ok = outcomes[calls.fetch_add(1, Ordering::Relaxed) % outcomes.len()];
+            async move { Ok(Outcome { ok, detail: String::new() }) }
+        });
+        let fast = INTERVAL / 10;
+        probes[0].0.send_modify(|health| health.fast_interval = fast);
+        let (mut last, mut waits) = (Instant::now(), Vec::new());
+        for _ in outcomes {
+            observed.recv().await.unwrap();
+            waits.push(last.elapsed() <= fast);
+            last = Instant::now();
+        }
+        // Fast from the first failure to the third, and between the two successes.
+        assert_eq!(waits[1..], [false, false, true, true, false, false, true, false]);
     }
 
     #[tokio::test(start_paused = true)]

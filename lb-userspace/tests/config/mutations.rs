@@ -71,6 +71,9 @@ const NO_ADDRESS: &[&str] = &[
     "\"[fe80::1%eth0]:80\"",
     "\"${SLUICE_NOT_SET}:80\"",
 ];
+/// Values that no address without a port takes.
+const NO_ADDRESS_ALONE: &[&str] =
+    &["80", "\"\"", "\"10.0.0.1:80\"", "\"localhost\"", "\"::\"", "\"ff02::1\"", "\"fe80::1%eth0\""];
 const NO_NAME: &[&str] = &["5", "\"\"", "\"a b\"", "\"a/b\"", "\"ü\"", "\"a\\nb\""];
 const NO_PATH: &[&str] = &["5", "\"\"", "\"relative/path\"", "\"/a\\u0000b\""];
 
@@ -123,6 +126,20 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     (POOL, "table_size", "65537", &[NO_NUMBER, &["0", "1", "65536", "655379"]]),
     (HEALTH, "check", "\"tcp\"", &[NO_TEXT, &["\"https\"", "\"tls\"", "\"grpc\"", "\"agent\"", "\"ping\""]]),
     (HEALTH, "path", "\"/a\"", &[&["5", "\"\"", "\"health\"", "\"/a b\""]]),
+    (HEALTH, "method", "\"GET\"", &[NO_TEXT, &["\"\"", "\"get\"", "\"CONNECT\"", "\"A B\""]]),
+    (HEALTH, "host", "\"h\"", &[NO_TEXT, &["\"\"", "\"http://h/\"", "\"h/a\"", "\"a b\"", "\"u@h\""]]),
+    (HEALTH, "headers", "{ A = \"b\" }", &[&["5", "\"A: b\"", "[]"]]),
+    (
+        HEALTH,
+        "status",
+        "\"200\"",
+        &[NO_TEXT, &["\"\"", "\"200,\"", "\"199\"", "\"600\"", "\"299-200\"", "\"200-\"", "\"2xx\""]],
+    ),
+    (HEALTH, "body", "\"ok\"", &[NO_TEXT, &["\"\""]]),
+    (HEALTH, "address", "\"10.0.0.1\"", &[NO_ADDRESS_ALONE]),
+    (HEALTH, "source", "\"10.0.0.1\"", &[NO_ADDRESS_ALONE]),
+    (HEALTH, "port", "80", &[NO_NUMBER, &["0", "65536"]]),
+    (HEALTH, "fast_interval", "\"1s\"", &[NO_TIME, &["\"0s\"", "\"9ms\"", "\"364d\""]]),
     (HEALTH, "interval", "\"1s\"", &[NO_TIME, &["\"0s\"", "\"9ms\""]]),
     (HEALTH, "timeout", "\"10ms\"", &[NO_TIME, &["\"0s\"", "\"364d\""]]),
     (HEALTH, "rise", "2", &[NO_NUMBER, &["0", "1001"]]),

@@ -99,7 +99,7 @@ impl Record {
     fn is_up(&self, check: &Check) -> Option<bool> {
         match check {
             Check::None => Some(true),
-            Check::Tcp | Check::Http { .. } => self.health.verdict.or(self.health.assumed_up.then_some(true)),
+            _ => self.health.verdict.or(self.health.assumed_up.then_some(true)),
         }
     }
 

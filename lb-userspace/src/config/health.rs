@@ -1,0 +1,113 @@
+//! `[pool.health]`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{HeaderMap, Method};
+
+use crate::model::{Check, Health, Http};
+
+use super::problem::Fault;
+use super::report::Read;
+use super::scalar::{Scalar, word};
+use super::section::Section;
+use super::values::{duration, integer};
+use super::words::{self, CheckKind};
+use super::{address, http};
+
+/// The checks that make an HTTP request.
+const HTTP: &[CheckKind] = &[CheckKind::Http];
+
+/// Reads the section. Where it is missing, backends are asked for TCP connections.
+pub(super) fn health(mut s: Section<'_, '_>) -> Health {
+    let default = Health::default();
+    // Of a faulty word nothing is known: it must not lead to further problems.
+    let kind = s.optional("check", word(words::CHECK)).map(|kind| kind.unwrap_or(CheckKind::Tcp)).ok();
+    let http = http(&mut s, kind);
+    let check = match kind {
+        Some(CheckKind::None) => Check::None,
+        Some(CheckKind::Tcp) | None => Check::Tcp,
+        Some(CheckKind::Http) => Check::Http(Arc::new(http)),
+    };
+    let (interval, fast_interval, timeout) = times(&mut s, &default);
+    let health = Health {
+        check,
+        interval,
+        fast_interval,
+        timeout,
+        rise: s.or("rise", default.rise, integer(1..=1000)),
+        fall: s.or("fall", default.fall, integer(1..=1000)),
+        address: s.optional("address", address::host).ok().flatten(),
+        port: s.optional("port", address::port).ok().flatten(),
+        source: s.optional("source", address::host).ok().flatten(),
+    };
+    s.finish();
+    health
+}
+
+/// The interval, the fast one and the time-out.
+fn times(s: &mut Section<'_, '_>, default: &Health) -> (Duration, Duration, Duration) {
+    let interval = s.optional("interval", duration);
+    let mut within = |key, usual: Duration, hint: &str| {
+        let written = s.optional(key, duration);
+        let Ok(interval) = interval else { return usual };
+        let interval = interval.unwrap_or(default.interval);
+        // The default must not be longer than a short interval that the file asks for.
+        let Ok(Some(written)) = written else { return usual.min(interval) };
+        if written > interval {
+            let reason = format!("is longer than the interval, {}", humantime::format_duration(interval));
+            s.report.fault(&s.at(key), Fault::new(reason).hint(hint));
+        }
+        written
+    };
+    let fast = within("fast_interval", Duration::MAX, "it is for checks that should be closer together");
+    let timeout = within("timeout", default.timeout, "a check has to end before the next one begins");
+    (interval.ok().flatten().unwrap_or(default.interval), fast, timeout)
+}
+
+fn http(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Http {
+    let default = Http::default();
+    let method = only(s, kind, HTTP, "method", http::method).unwrap_or(default.method);
+    let host = only(s, kind, HTTP, "host", http::host);
+    let path = only(s, kind, HTTP, "path", http::path).unwrap_or(default.path);
+    let headers = s.entries("headers", http::header);
+    let headers: Option<HeaderMap> =
+        fits(s, kind, HTTP, "headers", headers).map(|headers| headers.into_iter().collect());
+    let status = only(s, kind, HTTP, "status", http::statuses).unwrap_or(default.status);
+    let body = only(s, kind, HTTP, "body", http::body);
+    if method == Method::HEAD && body.is_some() {
+        let fault = Fault::new("means nothing here: the answer to HEAD has no body");
+        s.report.fault(&s.at("body"), fault.hint("write method = \"GET\", or leave body out"));
+    }
+    Http { method, host, path, headers: headers.unwrap_or_default(), status, body }
+}
+
+/// A key that some checks alone take.
+fn only<T>(
+    s: &mut Section<'_, '_>,
+    kind: Option<CheckKind>,
+    takers: &[CheckKind],
+    key: &'static str,
+    read: impl Fn(&Scalar<'_>) -> Result<T, Fault>,
+) -> Option<T> {
+    let value = s.optional(key, read);
+    fits(s, kind, takers, key, value)
+}
+
+/// Reports a key that means nothing to this kind of check. Where the kind is faulty, all take every key.
+fn fits<T>(
+    s: &Section<'_, '_>,
+    kind: Option<CheckKind>,
+    takers: &[CheckKind],
+    key: &str,
+    value: Read<Option<T>>,
+) -> Option<T> {
+    let value = value.ok().flatten()?;
+    if kind.is_some_and(|kind| !takers.contains(&kind)) {
+        let takers: Vec<String> = takers.iter().map(|taker| format!("check = {:?}", taker.name())).collect();
+        let takers = takers.join(" or ");
+        let fault = Fault::new(format!("means nothing here: only {takers} takes it"));
+        s.report.fault(&s.at(key), fault.hint(format!("write {takers}, or leave {key} out")));
+    }
+    Some(value)
+}

@@ -1,0 +1,101 @@
+//! Health checks: what is asked, where and how often.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{HeaderMap, Method};
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked.
+    pub check: Check,
+    /// Between the starts of two checks of a backend.
+    pub interval: Duration,
+    /// The same while the last checks contradict the judgement; at most `interval`.
+    pub fast_interval: Duration,
+    /// Of one check; at most `interval`.
+    pub timeout: Duration,
+    /// Consecutive successes that bring a backend up; at least 1.
+    pub rise: u32,
+    /// Consecutive failures that take it down; at least 1.
+    pub fall: u32,
+    /// Where checks ask instead of at the backend's address.
+    pub address: Option<IpAddr>,
+    /// Where checks ask instead of at the backend's port; never 0.
+    pub port: Option<u16>,
+    /// Where checks of the same family come from.
+    pub source: Option<IpAddr>,
+}
+
+impl Health {
+    /// Where checks of a backend ask.
+    pub fn endpoint(&self, backend: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.address.unwrap_or(backend.ip()), self.port.unwrap_or(backend.port()))
+    }
+
+    /// Where checks of an endpoint come from, if it is not for the kernel to choose.
+    pub fn source_to(&self, endpoint: SocketAddr) -> Option<IpAddr> {
+        self.source.filter(|source| source.is_ipv4() == endpoint.is_ipv4())
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let interval = Duration::from_secs(1);
+        Self {
+            check: Check::Tcp,
+            interval,
+            fast_interval: interval,
+            timeout: Duration::from_millis(500),
+            rise: 2,
+            fall: 3,
+            address: None,
+            port: None,
+            source: None,
+        }
+    }
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing: backends count as up.
+    None,
+    /// That a TCP connection is accepted.
+    Tcp,
+    /// That a request over HTTP/1.1 is answered as it should.
+    Http(Arc<Http>),
+}
+
+/// A request and the answer that it should get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Never CONNECT.
+    pub method: Method,
+    /// The `Host` header; none: the address that is asked.
+    pub host: Option<String>,
+    /// Begins with `/`.
+    pub path: String,
+    /// Further headers.
+    pub headers: HeaderMap,
+    /// The accepted status codes; never empty.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// What the body holds; none: it is not read.
+    pub body: Option<String>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            host: None,
+            path: "/".to_owned(),
+            headers: HeaderMap::new(),
+            status: vec![200..=399],
+            body: None,
+        }
+    }
+}
