@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::{Address, Mac, Port, SocketKey};
+use crate::service::ServiceId;
 
 /// A backend's place in the backend map with the generation that lives there.
 ///
@@ -119,6 +120,8 @@ pub struct Backend {
     pub id: BackendId,
     /// How to reach it; interface 0 while unknown.
     pub hop: NextHop,
+    /// The one service whose flows to it need no exact entry: that of its endpoint.
+    pub plain: ServiceId,
 }
 
 impl Backend {

@@ -78,6 +78,8 @@ counters! {
     ArpAnswered = 23, "arp_answered";
     /// Neighbour solicitations for a VIP that were answered.
     NdAnswered = 24, "nd_answered";
+    /// A flow to a backend's own address, or of a further service of a backend, that could not be remembered.
+    Exact = 25, "exact";
 }
 
 impl Counter {

@@ -54,6 +54,12 @@ pub const MAP_HALF_OPEN_BUCKETS: &str = "HALF_OPEN_BUCKETS";
 pub const MAP_FLOWS: &str = "FLOWS";
 /// Bucket -> lanes that name entries of `FLOWS`, likewise.
 pub const MAP_FLOW_BUCKETS: &str = "FLOW_BUCKETS";
+/// `ExactKey` -> `Exact`. Written by the programs; expired entries deleted by the controller.
+pub const MAP_EXACT: &str = "EXACT";
+/// Backend index -> 1: its endpoint may have exact entries. Set by the programs, taken back by the controller.
+pub const MAP_EXACT_HINTS: &str = "EXACT_HINTS";
+/// Service index -> `Vip`. Written by the controller.
+pub const MAP_VIPS: &str = "VIPS";
 /// Entry -> `Address` and `route::Host`: the host's own addresses, neighbours and routes to one address, for
 /// replies. Written by the controller.
 pub const MAP_HOSTS: &str = "HOSTS";
@@ -106,6 +112,9 @@ pub const MAPS: &[&str] = &[
     MAP_HALF_OPEN_BUCKETS,
     MAP_FLOWS,
     MAP_FLOW_BUCKETS,
+    MAP_EXACT,
+    MAP_EXACT_HINTS,
+    MAP_VIPS,
     MAP_HOSTS,
     MAP_HOST_BUCKETS,
     MAP_ROUTES,

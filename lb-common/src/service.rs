@@ -26,6 +26,11 @@ use crate::backend::BackendId;
 pub struct ServiceId(pub u32);
 
 impl ServiceId {
+    /// In exact entries: no service's, but a flow that a client opened to the endpoint itself.
+    pub const DIRECT: Self = Self(0);
+    /// In exact entries: nobody's.
+    pub const NOBODY: Self = Self(u32::MAX);
+
     /// `index` below 2^16, `generation` taken modulo 2^16.
     pub const fn new(index: u32, generation: u32) -> Self {
         Self((index & 0xffff) | (generation << 16))
@@ -135,5 +140,29 @@ pub struct Endpoint {
     /// The backend that listens on this endpoint.
     pub backend: BackendId,
     /// The rules that forward to it, run backwards for a reply.
+    pub service: Service,
+}
+
+/// One entry of the map of VIPs, by index of the service's id: what a reply becomes that an exact entry claims.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Vip {
+    /// The source that a reply must carry.
+    pub key: SocketKey,
+    /// The service; another id with this index names one that is gone.
     pub service: Service,
 }

@@ -5,8 +5,8 @@ use core::mem::{align_of, offset_of, size_of};
 use core::net::SocketAddr;
 
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey, Port, Service,
-    ServiceId, Slot, SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey,
+    Port, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
 };
 use zerocopy::IntoBytes;
 
@@ -16,7 +16,7 @@ fn sizes_and_alignments() {
         ("Address", size_of::<Address>(), align_of::<Address>(), 16, 4),
         ("SocketKey", size_of::<SocketKey>(), align_of::<SocketKey>(), 20, 4),
         ("NextHop", size_of::<NextHop>(), align_of::<NextHop>(), 20, 4),
-        ("Backend", size_of::<Backend>(), align_of::<Backend>(), 44, 4),
+        ("Backend", size_of::<Backend>(), align_of::<Backend>(), 48, 4),
         ("Service", size_of::<Service>(), align_of::<Service>(), 32, 4),
         ("Endpoint", size_of::<Endpoint>(), align_of::<Endpoint>(), 56, 4),
         ("Slot", size_of::<Slot>(), align_of::<Slot>(), 8, 8),
@@ -26,6 +26,9 @@ fn sizes_and_alignments() {
         ("Station", size_of::<Station>(), align_of::<Station>(), 20, 4),
         ("PeerKey", size_of::<PeerKey>(), align_of::<PeerKey>(), 32, 8),
         ("Peer", size_of::<Peer>(), align_of::<Peer>(), 24, 4),
+        ("ExactKey", size_of::<ExactKey>(), align_of::<ExactKey>(), 40, 4),
+        ("Exact", size_of::<Exact>(), align_of::<Exact>(), 24, 4),
+        ("Vip", size_of::<Vip>(), align_of::<Vip>(), 52, 4),
         ("Traffic", size_of::<Traffic>(), align_of::<Traffic>(), 48, 8),
     ];
     for (name, size, alignment, expected_size, expected_alignment) in layouts {
@@ -43,6 +46,11 @@ fn offsets() {
     assert_eq!(offset_of!(Backend, port), 16);
     assert_eq!(offset_of!(Backend, id), 20);
     assert_eq!(offset_of!(Backend, hop), 24);
+    assert_eq!(offset_of!(Backend, plain), 44);
+    assert_eq!(offset_of!(ExactKey, client), 20);
+    assert_eq!(offset_of!(ExactKey, port), 36);
+    assert_eq!(offset_of!(Exact, pending), 12);
+    assert_eq!(offset_of!(Vip, service), 20);
     assert_eq!(offset_of!(Endpoint, backend), 20);
     assert_eq!(offset_of!(Endpoint, service), 24);
     assert_eq!(offset_of!(FlowKey, service), 16);

@@ -4,22 +4,24 @@ mod local;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::rc::Rc;
 use std::vec::Vec;
 
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey, Service,
-    Slot, SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
+    Peer, PeerKey, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
 };
 use zerocopy::IntoBytes;
 
 use crate::checksum::Sum;
+use crate::exact;
 use crate::headers::Header;
 use crate::packet::Packet;
 use crate::rare::limiter::{ANSWERS, Answer, Tokens};
-use crate::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
+use crate::tables::{Direction, ExactEntry, FlowEntry, HalfOpenEntry, Tables};
 use crate::transport::{Transport, fix_in_place};
 use crate::walk::At;
 
@@ -145,6 +147,12 @@ pub struct Model {
     pub peers: RefCell<HashMap<PeerKey, Peer>>,
     /// The buckets of the one CPU that there is, one for each kind of answer.
     pub answers: [Cell<Tokens>; ANSWERS],
+    /// The VIPs, by service index.
+    pub vips: HashMap<u32, Vip>,
+    /// The exact entries.
+    pub exact: Memory<Exact, ExactKey>,
+    /// Indexes of backends whose endpoints may have exact entries.
+    pub exact_hints: RefCell<HashSet<u32>>,
     /// What happened on the way of packets.
     pub events: RefCell<HashMap<Counter, u64>>,
     /// Whether the guard has let enough flows in for the moment.
@@ -157,29 +165,29 @@ pub struct Model {
 
 /// A hash table of bounded size that refuses when full.
 #[derive(Debug)]
-pub struct Memory<T: Copy> {
+pub struct Memory<T: Copy, K = FlowKey> {
     /// Entries at most.
     pub capacity: usize,
     /// The entries.
-    pub entries: RefCell<HashMap<FlowKey, Rc<Cell<T>>>>,
+    pub entries: RefCell<HashMap<K, Rc<Cell<T>>>>,
     /// Deleted elements. As in the kernel, the next insert may be given one that another CPU still looks at.
     free: RefCell<Vec<Rc<Cell<T>>>>,
 }
 
-impl<T: Copy> Default for Memory<T> {
+impl<T: Copy, K> Default for Memory<T, K> {
     fn default() -> Self {
         Self { capacity: 1024, entries: RefCell::default(), free: RefCell::default() }
     }
 }
 
-impl<T: Copy> Memory<T> {
+impl<T: Copy, K: Copy + Eq + Hash> Memory<T, K> {
     /// The entry of a flow.
-    pub fn get(&self, key: &FlowKey) -> Option<Rc<Cell<T>>> {
+    pub fn get(&self, key: &K) -> Option<Rc<Cell<T>>> {
         self.entries.borrow().get(key).cloned()
     }
 
     /// Adds an entry unless the table is full or has one.
-    pub fn insert(&self, key: &FlowKey, value: T) -> bool {
+    pub fn insert(&self, key: &K, value: T) -> bool {
         let mut entries = self.entries.borrow_mut();
         if entries.len() >= self.capacity || entries.contains_key(key) {
             return false;
@@ -191,7 +199,7 @@ impl<T: Copy> Memory<T> {
     }
 
     /// Deletes an entry.
-    pub fn remove(&self, key: &FlowKey) {
+    pub fn remove(&self, key: &K) {
         let element = self.entries.borrow_mut().remove(key);
         self.free.borrow_mut().extend(element);
     }
@@ -239,9 +247,24 @@ impl HalfOpenEntry for Rc<Cell<HalfOpen>> {
     }
 }
 
+impl ExactEntry for Rc<Cell<Exact>> {
+    fn read(&self) -> Exact {
+        self.get()
+    }
+
+    fn set_confirmed(&self, claim: Claim) {
+        edit(self, |exact| exact.confirmed = claim);
+    }
+
+    fn set_pending(&self, claim: Claim) {
+        edit(self, |exact| exact.pending = claim);
+    }
+}
+
 impl Tables for Model {
     type Flow = Rc<Cell<Flow>>;
     type HalfOpen = Rc<Cell<HalfOpen>>;
+    type Exact = Rc<Cell<Exact>>;
 
     fn now(&self) -> u32 {
         self.now.get()
@@ -299,6 +322,26 @@ impl Tables for Model {
         self.wanted.borrow_mut().insert(*address);
     }
 
+    fn vip(&self, id: ServiceId) -> Option<&Vip> {
+        self.vips.get(&id.index()).filter(|vip| vip.service.id == id)
+    }
+
+    fn exact(&self, key: &ExactKey) -> Option<Self::Exact> {
+        self.exact.get(key)
+    }
+
+    fn insert_exact(&self, key: &ExactKey, claim: Claim, is_udp: bool) -> bool {
+        self.exact.insert(key, exact::fresh(claim, is_udp))
+    }
+
+    fn may_have_exact(&self, backend: BackendId) -> bool {
+        self.exact_hints.borrow().contains(&backend.index())
+    }
+
+    fn expect_exact(&self, backend: BackendId) {
+        self.exact_hints.borrow_mut().insert(backend.index());
+    }
+
     fn admit(&self, _now: u32) -> bool {
         !self.is_guarded.get()
     }
@@ -331,9 +374,9 @@ impl Tables for Model {
         may
     }
 
-    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32) {
+    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, bytes: u32) {
         let mut services = self.service_traffic.borrow_mut();
-        direction.count(services.entry(service.id.index()).or_default(), bytes);
+        direction.count(services.entry(service.index()).or_default(), bytes);
         let mut backends = self.backend_traffic.borrow_mut();
         direction.count(backends.entry(backend.index()).or_default(), bytes);
     }

@@ -17,6 +17,7 @@
 extern crate std;
 
 pub mod checksum;
+pub mod exact;
 pub mod family;
 pub mod guard;
 pub mod headers;

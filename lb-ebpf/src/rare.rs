@@ -17,7 +17,7 @@ mod message;
 mod owner;
 
 use lb_common::service::VIP_PING;
-use lb_common::{Counter, Service, SocketKey};
+use lb_common::{Counter, FlowKey, Service, SocketKey};
 
 use crate::family::{Network, V4, V6};
 use crate::headers::{Icmp, Ports};
@@ -133,7 +133,8 @@ fn trouble<F: Message, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usi
     let destination = SocketKey { address: network.destination, port: ports.destination, protocol };
     if let Some(service) = tables.service(&destination) {
         tables.count_drop(service);
-        let flow = Flow { transport, client: (network.source, ports.source), vip: destination };
+        let key = FlowKey { client: network.source, service: service.id, port: ports.source, padding: 0 };
+        let flow = Flow { transport, key, vip: destination };
         return match to_backend::<P, T>(packet, tables, service, &network, (at, &flow)) {
             Ok(problem) => {
                 answer::send::<F, P, T>(packet, tables, &network, at, (&destination.address, problem))

@@ -5,8 +5,9 @@
 //! passes untouched.
 
 use lb_common::route::Host;
-use lb_common::{Address, Counter, Endpoint, FlowKey, NextHop};
+use lb_common::{Address, BackendId, Counter, Endpoint, FlowKey, NextHop, Service, ServiceId, SocketKey};
 
+use crate::exact::Kind;
 use crate::family::{Family, Network, Side};
 use crate::nat::{self, Translation};
 use crate::packet::Packet;
@@ -36,13 +37,66 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
         Err(Counter::Fragment | Counter::Options) => return Verdict::PASS,
         Err(reason) => return Verdict::drop(reason),
     };
-    if segment.is_syn() || !belongs(tables, endpoint, network, &segment) {
+    if segment.is_syn() {
         return Verdict::PASS;
     }
-    match send::<F, P, T>(packet, tables, endpoint, host, network, (at, &segment)) {
+    let whose = match claimant(tables, endpoint, network, &segment) {
+        Some(ServiceId::DIRECT) => return Verdict::PASS,
+        Some(id) => match tables.vip(id) {
+            Some(vip) => Some(vip),
+            None => return Verdict::drop(Counter::Inconsistent),
+        },
+        None => None,
+    };
+    let (vip, service) = match whose {
+        Some(vip) => {
+            if segment.is_syn_ack() {
+                record(tables, endpoint, &vip.service, network, &segment);
+            }
+            (&vip.key, &vip.service)
+        }
+        None if belongs(tables, endpoint, network, &segment) => (&endpoint.vip, &endpoint.service),
+        None => return Verdict::PASS,
+    };
+    match send::<F, P, T>(packet, tables, (vip, service, endpoint.backend), host, network, (at, &segment)) {
         Ok(verdict) => verdict,
         Err(reason @ (Counter::TtlExceeded | Counter::TooLong)) => Verdict::rare(reason),
         Err(reason) => Verdict::drop(reason),
+    }
+}
+
+/// Whose an exact entry says that the packet is.
+#[inline(always)]
+fn claimant<T: Tables>(
+    tables: &T,
+    endpoint: &Endpoint,
+    network: &Network,
+    segment: &Segment,
+) -> Option<ServiceId> {
+    if !tables.may_have_exact(endpoint.backend) {
+        return None;
+    }
+    let (client, port) = (network.destination, segment.destination);
+    let key = FlowKey { client, service: endpoint.service.id, port, padding: 0 };
+    tables.claimed(&key, endpoint.backend, Kind::of(segment), segment.ack)
+}
+
+/// Notes the answer to a SYN of a further service in that flow's handshake.
+#[inline(always)]
+fn record<T: Tables>(
+    tables: &T,
+    endpoint: &Endpoint,
+    service: &Service,
+    network: &Network,
+    segment: &Segment,
+) {
+    let (client, port) = (network.destination, segment.destination);
+    let key = FlowKey { client, service: service.id, port, padding: 0 };
+    if let Some((entry, half)) = select::live_half_open(tables, &key, tables.now())
+        && half.backend == endpoint.backend
+        && follows(segment.ack, half.isn)
+    {
+        entry.record_server(segment.seq);
     }
 }
 
@@ -90,7 +144,7 @@ fn belongs<T: Tables>(tables: &T, endpoint: &Endpoint, network: &Network, segmen
 fn send<F: Family, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    endpoint: &Endpoint,
+    (vip, service, backend): (&SocketKey, &Service, BackendId),
     host: Option<&Host>,
     network: &Network,
     (at, segment): (At, &Segment),
@@ -98,21 +152,21 @@ fn send<F: Family, P: Packet, T: Tables>(
     if network.ttl <= 1 {
         return Err(Counter::TtlExceeded);
     }
-    let vip = &endpoint.vip.address;
-    let hop = next_hop(packet, tables, (vip, host), network, at.transport).ok_or(Counter::NoNeighbour)?;
+    let hop =
+        next_hop(packet, tables, (&vip.address, host), network, at.transport).ok_or(Counter::NoNeighbour)?;
     if walk::is_too_long(packet, network, at, hop.mtu) {
         return Err(Counter::TooLong);
     }
     let to = Translation {
-        change: walk::clamp(packet, &endpoint.service, segment, at),
+        change: walk::clamp(packet, service, segment, at),
         transport: at.transport,
         side: Side::Source,
-        address: &endpoint.vip.address,
-        port: endpoint.vip.port,
+        address: &vip.address,
+        port: vip.port,
         hop: &hop,
     };
     nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
-    tables.count(&endpoint.service, endpoint.backend, Direction::Reply, network.end as u32);
+    tables.count(service.id, backend, Direction::Reply, network.end as u32);
     Ok(Verdict::reply(hop.ifindex))
 }
 

@@ -89,7 +89,7 @@ impl Segment {
     /// A client opens a flow.
     #[inline(always)]
     pub const fn is_syn(self) -> bool {
-        self.flags & (SYN | ACK) == SYN
+        opens(self.flags)
     }
 
     /// Either side's first.
@@ -115,6 +115,12 @@ impl Segment {
     pub const fn ends_flow(self) -> bool {
         self.flags & (FIN | RST) != 0
     }
+}
+
+/// Whether these flags are those of a SYN that opens a flow.
+#[inline(always)]
+pub(crate) const fn opens(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
 }
 
 /// Whether `number` lies at most 64 KiB beyond the octet after `isn` (RFC 9293 §3.4: modulo 2^32).

@@ -3,10 +3,11 @@
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
+    Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
 };
 
+use crate::exact;
 use crate::rare::limiter::Answer;
 
 /// An entry of the flow table, in place. Other CPUs may read and write it at the same time, so every write
@@ -33,6 +34,16 @@ pub trait HalfOpenEntry {
     /// Remembers an initial sequence number of the backend; the last two are kept (SYN cookies answer a
     /// retransmitted SYN with another one).
     fn record_server(&self, isn: u32);
+}
+
+/// An exact entry, in place.
+pub trait ExactEntry {
+    /// The entry as it is now.
+    fn read(&self) -> Exact;
+    /// Replaces what the endpoint has answered to.
+    fn set_confirmed(&self, claim: Claim);
+    /// Replaces what waits for its answer.
+    fn set_pending(&self, claim: Claim);
 }
 
 /// Which way a packet went, for the traffic counters.
@@ -71,6 +82,8 @@ pub trait Tables {
     type Flow: FlowEntry;
     /// A handle to an entry of the half-open table.
     type HalfOpen: HalfOpenEntry;
+    /// A handle to an exact entry.
+    type Exact: ExactEntry;
 
     /// The coarse monotonic clock, in ticks.
     fn now(&self) -> u32;
@@ -106,6 +119,52 @@ pub trait Tables {
     /// Asks the controller to resolve a client's neighbour.
     fn want(&self, address: &Address, ifindex: u32);
 
+    /// The VIP of a service, unless it is gone.
+    fn vip(&self, id: ServiceId) -> Option<&Vip>;
+    /// The exact entry of a tuple, dead or alive.
+    fn exact(&self, key: &ExactKey) -> Option<Self::Exact>;
+    /// Adds an entry; `false`: one is there already, or the table is full.
+    fn insert_exact(&self, key: &ExactKey, claim: Claim, is_udp: bool) -> bool;
+    /// Remembers whose a tuple with a backend is from a SYN or a datagram on: the key's service; `false`: refused.
+    #[inline(always)]
+    fn claim(&self, flow: &FlowKey, backend: BackendId, isn: u32, is_udp: bool) -> bool
+    where
+        Self: Sized,
+    {
+        exact::key(self, flow, backend)
+            .is_some_and(|key| exact::claim(self, &key, (flow.service, backend), isn, is_udp))
+    }
+    /// Forgets whose a tuple was: a datagram of the service that needs no entry.
+    #[inline(always)]
+    fn unclaim(&self, flow: &FlowKey, backend: BackendId)
+    where
+        Self: Sized,
+    {
+        if let Some(key) = exact::key(self, flow, backend) {
+            exact::unclaim(self, &key);
+        }
+    }
+    /// Whose a packet from a backend is, if an entry says so, whatever service the key names.
+    #[inline(always)]
+    fn claimed(&self, flow: &FlowKey, backend: BackendId, kind: exact::Kind, ack: u32) -> Option<ServiceId>
+    where
+        Self: Sized,
+    {
+        exact::claimed(self, &exact::key(self, flow, backend)?, backend, kind, ack)
+    }
+    /// Likewise of a packet that an ICMP error quotes, with the client's sequence number; read-only.
+    #[inline(always)]
+    fn claimed_quote(&self, flow: &FlowKey, backend: BackendId, seq: u32) -> Option<ServiceId>
+    where
+        Self: Sized,
+    {
+        exact::claimed_quote(self, &exact::key(self, flow, backend)?, seq)
+    }
+    /// Whether the endpoint of this backend may have exact entries.
+    fn may_have_exact(&self, backend: BackendId) -> bool;
+    /// It may from now on.
+    fn expect_exact(&self, backend: BackendId);
+
     /// Whether the guard lets another unproven flow be remembered; if not, that is counted.
     fn admit(&self, now: u32) -> bool;
     /// The entry of a flow, dead or alive.
@@ -123,7 +182,7 @@ pub trait Tables {
     fn may_answer(&self, answer: Answer) -> bool;
 
     /// Counts a packet of `bytes` for its service and backend.
-    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32);
+    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, bytes: u32);
     /// Counts what happened on a packet's way, [`Counter::is_event`].
     fn note(&self, event: Counter);
     /// Counts a dropped packet for its service.

@@ -2,19 +2,19 @@
 
 use lb_common::hash::{self, Tuple};
 use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
-use lb_common::{Address, Counter, FlowKey, Port, Service, SocketKey};
+use lb_common::{Address, Backend, Counter, FlowKey, Port, Service, ServiceId, SocketKey};
 
 use crate::checksum::Sum;
 use crate::family::{Family, Network, Side, V4, V6};
-use crate::headers::Ports;
+use crate::headers::{Ports, Tcp};
 use crate::link::{self, Kind};
 use crate::nat::{self, Translation};
 use crate::packet::Packet;
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 use crate::tables::{Direction, Tables};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{mss, reply, select};
+use crate::{exact, mss, reply, select};
 
 /// What becomes of a frame; changes it where the verdict is to forward.
 #[inline(always)]
@@ -61,13 +61,44 @@ fn walk<F: Family, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usize) 
             }
         },
         None => {
+            if is_syn(packet, at) {
+                return direct(packet, tables, &vip, &network, at);
+            }
             let source = SocketKey { address: network.source, port: ports.source, protocol };
             match tables.endpoint(&source) {
                 Some(endpoint) => reply::answer::<F, P, T>(packet, tables, endpoint, &network, at),
+                None if transport == Transport::Udp => direct(packet, tables, &vip, &network, at),
                 None => Verdict::PASS,
             }
         }
     }
+}
+
+/// A client may open a flow to a backend's own address and port, past its services: that is remembered, so that the
+/// answers will not be taken for a service's.
+#[inline(always)]
+fn direct<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    destination: &SocketKey,
+    network: &Network,
+    at: At,
+) -> Verdict {
+    let Some(endpoint) = tables.endpoint(destination) else { return Verdict::PASS };
+    // What cannot be read is not ours to judge.
+    let Ok(segment) = check(packet, network, at) else { return Verdict::PASS };
+    let service = ServiceId::DIRECT;
+    let flow = FlowKey { client: network.source, service, port: segment.source, padding: 0 };
+    match exact::open(tables, &flow, endpoint.backend, &segment) {
+        Ok(()) => Verdict::PASS,
+        Err(reason) => Verdict::drop(reason),
+    }
+}
+
+/// Whether a packet opens a TCP flow.
+#[inline(always)]
+fn is_syn<P: Packet>(packet: &P, at: At) -> bool {
+    at.transport == Transport::Tcp && packet.header::<Tcp>(at.l4).is_some_and(|tcp| segment::opens(tcp.flags))
 }
 
 /// A packet without ports may be for a service if its destination is a VIP of one with this transport.
@@ -118,9 +149,31 @@ fn forward<F: Family, P: Packet, T: Tables>(
         port: backend.port,
         hop: &backend.hop,
     };
+    if segment.is_syn() || segment.is_udp() {
+        claim(tables, service, backend, &key, &segment)?;
+    }
     nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
-    tables.count(service, id, Direction::Forward { new_flow }, network.end as u32);
+    tables.count(service.id, id, Direction::Forward { new_flow }, network.end as u32);
     Ok(Verdict::forward(backend.hop.ifindex))
+}
+
+/// Sees to it that the backend's packets of a flow that begins will be told from those of its other flows.
+#[inline(always)]
+fn claim<T: Tables>(
+    tables: &T,
+    service: &Service,
+    backend: &Backend,
+    flow: &FlowKey,
+    segment: &Segment,
+) -> Result<(), Counter> {
+    if backend.plain != service.id {
+        return exact::open(tables, flow, backend.id, segment);
+    }
+    if segment.is_udp() && tables.may_have_exact(backend.id) {
+        // Whatever the tuple was, it is this service's now, and that needs no entry.
+        tables.unclaim(flow, backend.id);
+    }
+    Ok(())
 }
 
 /// What must hold before a packet may be translated.

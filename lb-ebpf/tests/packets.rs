@@ -24,6 +24,11 @@ fn the_packet_table_holds() {
             }
             None => {}
         }
+        if let Some((key, confirmed, pending)) = &case.exact {
+            let exact =
+                model.exact.get(key).map(|exact| (exact.get().confirmed.whose, exact.get().pending.whose));
+            assert_eq!(exact, Some((*confirmed, *pending)), "{}: exact entry", case.name);
+        }
         let Some(key) = case.key else { continue };
         let flow = model.flows.get(&key).map(|flow| (flow.get().backend, flow.get().closing));
         assert_eq!(flow, case.flow, "{}: flow table", case.name);

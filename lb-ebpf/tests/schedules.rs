@@ -1,8 +1,7 @@
 //! Schedules that break a careless flow table: every test ends with the flow whole on its host, that is, its
 //! next packet reaches the host that holds the connection, and that host's reply is translated.
 //!
-//! Through NAT, one service. Not there yet, so not here: exact entries (direct flows, several services of one
-//! endpoint).
+//! Through NAT.
 
 #[path = "schedules/always.rs"]
 mod always;
@@ -10,6 +9,8 @@ mod always;
 mod controller;
 #[path = "schedules/datagrams.rs"]
 mod datagrams;
+#[path = "schedules/exact.rs"]
+mod exact;
 #[path = "schedules/floods.rs"]
 mod floods;
 #[path = "schedules/forgeries.rs"]
@@ -26,7 +27,7 @@ use std::net::SocketAddr;
 use lb_common::ticks::SECOND;
 use lb_common::{Counter, Slot};
 use lb_testbed::schedule::{
-    Bed, Client, Flight, Host, Host::*, Moment, Op, Outcome::*, Talker, interleave, vip,
+    Bed, Client, Flight, Host, Host::*, Moment, Op, Outcome::*, Talker, further_vip, interleave, vip,
 };
 use lb_testbed::segment::{ACK, FIN, PSH, RST, SYN, Tcp};
 use lb_testbed::world::{CLOSING, ESTABLISHED as IDLE, HALF_OPEN, UDP_IDLE};

@@ -24,6 +24,7 @@
 mod broken;
 mod datagrams;
 mod errors;
+mod exact;
 mod headers;
 mod neighbours;
 mod options;
@@ -36,7 +37,7 @@ mod trouble;
 use std::net::SocketAddr;
 
 use lb_common::hash::{self, Tuple};
-use lb_common::{BackendId, Counter, Port};
+use lb_common::{BackendId, Counter, ExactKey, FlowKey, Port, ServiceId};
 
 use crate::segment::Tcp;
 use crate::world::{BACKEND_SIDE, CLIENT_SIDE, GATEWAY, SEED, SLOTS, Web, World, mac};
@@ -59,7 +60,9 @@ pub struct Case {
     /// The packet's flow has an entry in the half-open table afterwards, with this backend and `proven`.
     pub half_open: Option<(BackendId, u32)>,
     /// The flow that `flow` and `half_open` are about.
-    pub key: Option<lb_common::FlowKey>,
+    pub key: Option<FlowKey>,
+    /// The tuple that has an exact entry afterwards, whose it is by the confirmed part, and by the pending one.
+    pub exact: Option<(ExactKey, ServiceId, ServiceId)>,
 }
 
 /// Every row.
@@ -71,6 +74,7 @@ pub fn all() -> Vec<Case> {
         headers::cases(),
         broken::cases(),
         tracked::cases(),
+        exact::cases(),
         pings::cases(),
         neighbours::cases(),
         options::cases(),
@@ -97,7 +101,17 @@ pub fn client6() -> SocketAddr {
 
 impl Case {
     fn new(name: &'static str, frame: Vec<u8>, verdict: Counter) -> Self {
-        Self { name, world: World::new(), frame, verdict, out: None, flow: None, half_open: None, key: None }
+        Self {
+            name,
+            world: World::new(),
+            frame,
+            verdict,
+            out: None,
+            flow: None,
+            half_open: None,
+            key: None,
+            exact: None,
+        }
     }
 
     /// A frame that is not ours.
@@ -141,6 +155,12 @@ impl Case {
 
     fn remembers_flow(mut self, backend: BackendId, closing: u32) -> Self {
         self.flow = Some((backend, closing));
+        self
+    }
+
+    /// `whose`: by the confirmed and by the pending part.
+    fn remembers_exact(mut self, key: ExactKey, whose: [ServiceId; 2]) -> Self {
+        self.exact = Some((key, whose[0], whose[1]));
         self
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use lb_common::{Address, Counter, Flow, FlowKey, HalfOpen, NextHop, names};
+use lb_common::{Address, BackendId, Counter, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, names};
 use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
 use lb_userspace::data_plane::PlaneError;
@@ -73,6 +73,8 @@ pub struct Loaded {
     flows: FlowMap<Flow, 48>,
     half_open: FlowMap<HalfOpen, 60>,
     askers: HashMap<MapData, Address, NextHop>,
+    exact: HashMap<MapData, ExactKey, Exact>,
+    exact_hints: Array<MapData, u32>,
     /// The programs' token buckets, of which all zeros is a full one.
     answers: PerCpuArray<MapData, u64>,
     /// Unmounted last.
@@ -94,8 +96,20 @@ impl Loaded {
         let flows = FlowMap::open(maps, names::MAP_FLOWS, names::MAP_FLOW_BUCKETS, SEED)?;
         let half_open = FlowMap::open(maps, names::MAP_HALF_OPEN, names::MAP_HALF_OPEN_BUCKETS, SEED)?;
         let askers = HashMap::try_from(Map::LruHashMap(open(&dir, names::MAP_ASKERS)?))?;
+        let exact = HashMap::try_from(Map::HashMap(open(&dir, names::MAP_EXACT)?))?;
+        let exact_hints = Array::try_from(Map::Array(open(&dir, names::MAP_EXACT_HINTS)?))?;
         let answers = PerCpuArray::try_from(Map::PerCpuArray(open(&dir, names::MAP_ANSWERS)?))?;
-        Ok(Self { plane, applied: KernelState::default(), flows, half_open, askers, answers, bpffs })
+        Ok(Self {
+            plane,
+            applied: KernelState::default(),
+            flows,
+            half_open,
+            askers,
+            exact,
+            exact_hints,
+            answers,
+            bpffs,
+        })
     }
 
     /// The programs' clock.
@@ -120,6 +134,17 @@ impl Loaded {
         for (address, hop) in &world.askers {
             self.askers.insert(address, hop, 0)?;
         }
+        let keys = self.exact.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in &keys {
+            self.exact.remove(key)?;
+            if let Some(endpoint) = self.applied.endpoints.get(&key.endpoint) {
+                self.exact_hints.set(endpoint.backend.index(), 0, 0)?;
+            }
+        }
+        for (key, exact) in world.exact_at(now) {
+            self.exact.insert(key, exact, 0)?;
+        }
+        world.exact_hints().try_for_each(|index| self.exact_hints.set(index, 1, 0))?;
         self.fill_buckets()?;
         for (key, flow) in world.flows_at(now) {
             self.flows.insert(&key, &flow)?;
@@ -172,6 +197,27 @@ impl Loaded {
             Hook::Tc => names::PROGRAM_TC,
         };
         self.bpffs.join("sluice/programs").join(name)
+    }
+
+    /// The exact entry of a tuple.
+    pub fn exact(&self, key: &ExactKey) -> Option<Exact> {
+        self.exact.get(key, 0).ok()
+    }
+
+    /// The controller's sweep of the exact entries at a time of the programs' clock; how many are left.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn sweep_exact(&mut self, now: u32) -> Result<u64, PlaneError> {
+        self.plane.tables.sweep_exact(now)
+    }
+
+    /// Whether programs look for exact entries of a backend's endpoint.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn has_exact_hint(&self, backend: BackendId) -> Result<bool> {
+        Ok(self.exact_hints.get(&backend.index(), 0)? != 0)
     }
 
     /// Runs a program on a frame once.

@@ -19,7 +19,7 @@ use lb_common::hash::{self, Tuple};
 use lb_common::route;
 use lb_common::service::{TRACK_ALWAYS, VIP_MARKER, vip_of};
 use lb_common::{
-    Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey,
+    Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey, Vip,
 };
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::{Verdict, process};
@@ -69,6 +69,8 @@ pub enum Outcome {
     To(Host),
     /// A host's packet, translated for the client.
     Replied,
+    /// The same, of the further service.
+    RepliedFurther,
     /// Left as it was.
     Passed,
     /// Dropped.
@@ -85,6 +87,11 @@ impl Outcome {
 /// The address that clients connect to.
 pub fn vip() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 80))
+}
+
+/// The address of a further service of the same hosts ([`Bed::share`]).
+pub fn further_vip() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 2], 80))
 }
 
 fn service(slots: u32, protocol: u8) -> Service {
@@ -117,6 +124,7 @@ pub struct Bed {
     /// The IP protocol number of the service.
     protocol: u8,
     service: Service,
+    further: Option<Service>,
     applied: KernelState,
     table: TableState,
     /// The last id of each host.
@@ -148,6 +156,7 @@ impl Bed {
             model,
             protocol,
             service,
+            further: None,
             applied: KernelState::default(),
             table: TableState::default(),
             ids,
@@ -157,6 +166,13 @@ impl Bed {
         bed.write(vec![Slot::stable(bed.id(Host::A)); slots as usize]);
         bed.end_grace();
         bed
+    }
+
+    /// A further service has the same hosts.
+    pub fn share(&mut self) {
+        self.further = Some(Service { id: ServiceId::new(2, 1), ..self.service });
+        self.write(self.slots().to_vec());
+        self.end_grace();
     }
 
     /// Its service remembers every flow from now on.
@@ -326,6 +342,9 @@ impl Bed {
         let mut desired = KernelState::default();
         let vip = SocketKey::new(vip(), self.protocol);
         desired.services.insert(vip, self.service);
+        if let Some(further) = self.further {
+            desired.services.insert(SocketKey::new(further_vip(), self.protocol), further);
+        }
         let marker = Service { flags: VIP_MARKER | vip_of(self.protocol), ..Service::default() };
         desired.services.insert(SocketKey::vip(vip.address), marker);
         for (host, id) in self.ids.iter().filter(|(host, _)| !self.dead.contains(host)) {
@@ -333,7 +352,10 @@ impl Bed {
             let endpoint = SocketKey::new(endpoint, self.protocol);
             let SocketKey { address, port, protocol } = endpoint;
             let hop = hop(id.index(), BACKEND_SIDE);
-            desired.backends.insert(id.index(), Backend { address, port, protocol, id: *id, hop });
+            desired.backends.insert(
+                id.index(),
+                Backend { address, port, protocol, id: *id, hop, plain: self.service.id },
+            );
             desired.endpoints.insert(endpoint, Endpoint { vip, backend: *id, service: self.service });
         }
         desired.tables.insert(TABLE, slots.clone());
@@ -355,6 +377,7 @@ impl Bed {
                 model.tables.insert(table, slots);
             }
             KernelAction::PutService { key, service } => {
+                model.vips.insert(service.id.index(), Vip { key, service });
                 model.services.insert(key, service);
             }
             KernelAction::PutEndpoint { key, endpoint } => {
@@ -384,10 +407,11 @@ fn outcome(packet: &Tcp, frame: &Frame, verdict: Verdict) -> Outcome {
             Outcome::To(host)
         }
         Counter::Replied => {
-            out.source = vip();
+            let is_further = frame.bytes().get(26..30) == Some(&[192, 0, 2, 2]);
+            out.source = if is_further { further_vip() } else { vip() };
             let bytes = out.frame_between(mac(0xff00 + CLIENT_SIDE), mac(GATEWAY));
             assert_eq!(frame.bytes(), bytes, "translated for the client");
-            Outcome::Replied
+            if is_further { Outcome::RepliedFurther } else { Outcome::Replied }
         }
         Counter::Passed => {
             assert_eq!(frame.bytes(), packet.frame(), "a passed frame is untouched");

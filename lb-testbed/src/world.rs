@@ -8,8 +8,8 @@ use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Port, Service, ServiceId, Slot,
-    SocketKey, Station, ticks,
+    Address, Backend, BackendId, Claim, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, Port,
+    Service, ServiceId, Slot, SocketKey, Station, Vip, ticks,
 };
 use lb_ebpf::host::{Memory, Model};
 use lb_userspace::data_plane::kernel::{KernelState, Prefix};
@@ -75,10 +75,12 @@ pub enum Web {
     Always,
     /// As `Dns`, but every flow is remembered.
     AlwaysDns,
+    /// A second service in front of the backends of `V4`.
+    Further,
 }
 
 impl Web {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::V4,
         Self::V6,
         Self::Tracked,
@@ -95,6 +97,7 @@ impl Web {
         Self::SettlingDns,
         Self::Always,
         Self::AlwaysDns,
+        Self::Further,
     ];
 
     fn is_v6(self) -> bool {
@@ -127,7 +130,7 @@ impl Web {
     fn service(self) -> Service {
         Service {
             id: self.id(),
-            table: self as u32,
+            table: self.pool() as u32,
             slots: SLOTS,
             flags: match self {
                 Self::Affinity => SOURCE_AFFINITY,
@@ -141,9 +144,14 @@ impl Web {
         }
     }
 
+    /// The service whose table and backends it has.
+    fn pool(self) -> Self {
+        if self == Self::Further { Self::V4 } else { self }
+    }
+
     /// The backends that its slots name; of a change: the new one, then the old one.
     pub fn backends(self) -> Vec<BackendId> {
-        let first = self as u32 * 10;
+        let first = self.pool() as u32 * 10;
         match self {
             Self::V4
             | Self::V6
@@ -151,7 +159,8 @@ impl Web {
             | Self::Dns
             | Self::Dns6
             | Self::Always
-            | Self::AlwaysDns => (0..3).map(|n| BackendId::new(first + n, 1)).collect(),
+            | Self::AlwaysDns
+            | Self::Further => (0..3).map(|n| BackendId::new(first + n, 1)).collect(),
             Self::Tracked
             | Self::Settling
             | Self::DeadFallback
@@ -239,6 +248,8 @@ pub struct World {
     pub half_open: Vec<(FlowKey, HalfOpen)>,
     /// Hosts that have asked for a VIP.
     pub askers: Vec<(Address, NextHop)>,
+    /// The exact entries; `expires` is relative to now.
+    pub exact: Vec<(ExactKey, Exact)>,
 }
 
 impl World {
@@ -254,6 +265,9 @@ impl World {
             let ping = if web == Self::SILENT { 0 } else { VIP_PING };
             let marker = Service { flags: VIP_MARKER | vip_of(web.protocol()) | ping, ..Service::default() };
             state.services.insert(SocketKey::vip(vip.address), marker);
+            if web.pool() != web {
+                continue;
+            }
             if let Some(slots) = web.slots() {
                 state.tables.insert(web as u32, slots);
             }
@@ -271,6 +285,7 @@ impl World {
                     } else {
                         hop(id.index(), BACKEND_SIDE)
                     },
+                    plain: web.id(),
                 };
                 state.backends.insert(id.index(), backend);
                 let value = Endpoint { vip, backend: id, service: web.service() };
@@ -311,6 +326,7 @@ impl World {
             stations: self.state.stations.iter().map(|(key, hop)| (*key, *hop)).collect(),
             askers: RefCell::new(self.askers.iter().copied().collect()),
             routes: self.state.routes.iter().map(|(prefix, hop)| route(prefix, *hop)).collect(),
+            vips: self.vips().collect(),
             flows: Memory::default(),
             ..Model::default()
         };
@@ -320,6 +336,10 @@ impl World {
         for (key, half) in self.half_open_at(now) {
             model.half_open.insert(&key, half);
         }
+        for (key, exact) in self.exact_at(now) {
+            model.exact.insert(&key, exact);
+        }
+        model.exact_hints.borrow_mut().extend(self.exact_hints());
         model
     }
 
@@ -328,6 +348,27 @@ impl World {
         self.flows
             .iter()
             .map(move |(key, flow)| (*key, Flow { expires: now.wrapping_add(flow.expires), ..*flow }))
+    }
+
+    /// The VIPs by service index.
+    fn vips(&self) -> impl Iterator<Item = (u32, Vip)> + '_ {
+        let services = self.state.services.iter().filter(|(_, service)| service.flags & VIP_MARKER == 0);
+        services.map(|(key, service)| (service.id.index(), Vip { key: *key, service: *service }))
+    }
+
+    /// The exact entries at time `now`.
+    pub fn exact_at(&self, now: u32) -> impl Iterator<Item = (ExactKey, Exact)> + '_ {
+        let at = move |claim: Claim| Claim { expires: now.wrapping_add(claim.expires), ..claim };
+        self.exact.iter().map(move |(key, exact)| {
+            (*key, Exact { confirmed: at(exact.confirmed), pending: at(exact.pending) })
+        })
+    }
+
+    /// Indexes of the backends whose endpoints have exact entries.
+    pub fn exact_hints(&self) -> impl Iterator<Item = u32> + '_ {
+        self.exact
+            .iter()
+            .filter_map(|(key, _)| Some(self.state.endpoints.get(&key.endpoint)?.backend.index()))
     }
 
     /// The half-open table at time `now`.

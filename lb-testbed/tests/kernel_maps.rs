@@ -71,6 +71,7 @@ fn backend(address: &str, id: BackendId) -> Backend {
         protocol: u16::from(TCP),
         id,
         hop: hop(7),
+        plain: ServiceId::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The packet table on the loaded programs, which must agree with the host's walk byte for byte.
 
 use anyhow::{Context, Result};
-use lb_common::Counter;
+use lb_common::{Counter, Exact};
 use lb_ebpf::host::Frame;
 use lb_ebpf::process;
 use lb_testbed::cases::{self, Case};
@@ -18,6 +18,12 @@ fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
     anyhow::ensure!(ran.action == hook.action(verdict), "returned {}", ran.action as i32);
     if verdict.counter == Counter::Passed || verdict.ifindex != 0 {
         anyhow::ensure!(ran.frame == frame.bytes(), "{:02x?}\nhost: {:02x?}", ran.frame, frame.bytes());
+    }
+    if let Some((key, ..)) = &case.exact {
+        let exact = model.exact.get(key).map(|exact| exact.get());
+        let kernel = loaded.exact(key);
+        let parts = |exact: Exact| [exact.confirmed, exact.pending].map(|claim| (claim.isn, claim.whose));
+        anyhow::ensure!(exact.map(parts) == kernel.map(parts), "exact {kernel:?}\nhost: {exact:?}");
     }
     let Some(key) = case.key else { return Ok(()) };
     // The kernel's clock may have moved on by a tick between the two.

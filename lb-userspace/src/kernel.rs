@@ -21,6 +21,7 @@ mod buckets;
 mod cgroup;
 mod cleanup;
 mod error;
+mod exact;
 mod flow_table;
 mod flows;
 mod inner;

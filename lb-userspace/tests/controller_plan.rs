@@ -25,6 +25,7 @@ fn backend(index: u32, hop: u32) -> Backend {
         protocol: 6,
         id: BackendId::new(index, 0),
         hop: NextHop { ifindex: hop, ..NextHop::default() },
+        plain: ServiceId::default(),
     }
 }
 

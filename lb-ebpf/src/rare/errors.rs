@@ -1,7 +1,7 @@
 //! ICMP errors about packets of services (RFC 5508 §4): matched by the packet that they quote, and translated
 //! with it, so that each side hears of the packet that it knows.
 
-use lb_common::{Address, Counter, NextHop, Port, SocketKey};
+use lb_common::{Address, Counter, FlowKey, NextHop, Port, ServiceId, SocketKey};
 
 use super::message::Message;
 use super::owner::{self, Flow};
@@ -61,7 +61,9 @@ pub(super) fn to_backend<F: Message, P: Packet, T: Tables>(
     let protocol = u16::from(transport.protocol());
     let vip = SocketKey { address: quoted.source, port: ports.source, protocol };
     let service = tables.service(&vip).ok_or(Counter::Icmp)?;
-    let flow = Flow { transport, client: (quoted.destination, ports.destination), vip };
+    let key =
+        FlowKey { client: quoted.destination, service: service.id, port: ports.destination, padding: 0 };
+    let flow = Flow { transport, key, vip };
     let id = owner::of(tables, service, &flow, |half| owner::is_servers(half, seq));
     let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Counter::NoBackend)?;
     if backend.hop.ifindex == 0 {
@@ -69,7 +71,7 @@ pub(super) fn to_backend<F: Message, P: Packet, T: Tables>(
     }
     let to = Target { address: &backend.address, port: backend.port, hop: &backend.hop };
     translate::<F, P>(packet, network, l3, (Side::Destination, &quoted, &to))?;
-    tables.count(service, id, Direction::Forward { new_flow: false }, network.end as u32);
+    tables.count(service.id, id, Direction::Forward { new_flow: false }, network.end as u32);
     Ok(Verdict::forward(backend.hop.ifindex))
 }
 
@@ -94,17 +96,30 @@ pub(super) fn to_client<F: Message, P: Packet, T: Tables>(
     if quoted.source != network.destination || tables.is_local(&network.destination) {
         return Err(Counter::Passed);
     }
-    let flow = Flow { transport, client: (quoted.source, ports.source), vip: endpoint.vip };
-    if owner::of(tables, &endpoint.service, &flow, |half| owner::is_clients(half, seq)) != endpoint.backend {
-        return Err(Counter::Passed);
-    }
-    let vip = &endpoint.vip;
+    let key = FlowKey { client: quoted.source, service: endpoint.service.id, port: ports.source, padding: 0 };
+    let may_have_exact = tables.may_have_exact(endpoint.backend);
+    let whose = if may_have_exact { tables.claimed_quote(&key, endpoint.backend, seq) } else { None };
+    let (vip, service) = match whose {
+        Some(ServiceId::DIRECT) => return Err(Counter::Passed),
+        Some(id) => {
+            let vip = tables.vip(id).ok_or(Counter::Passed)?;
+            (&vip.key, vip.service.id)
+        }
+        None => {
+            let flow = Flow { transport, key, vip: endpoint.vip };
+            let id = owner::of(tables, &endpoint.service, &flow, |half| owner::is_clients(half, seq));
+            if id != endpoint.backend {
+                return Err(Counter::Passed);
+            }
+            (&endpoint.vip, endpoint.service.id)
+        }
+    };
     let host = tables.host(&network.destination);
     let hop = reply::next_hop(packet, tables, (&vip.address, host), network, transport);
     let hop = hop.ok_or(Counter::NoNeighbour)?;
     let to = Target { address: &vip.address, port: vip.port, hop: &hop };
     translate::<F, P>(packet, network, l3, (Side::Source, &quoted, &to))?;
-    tables.count(&endpoint.service, endpoint.backend, Direction::Reply, network.end as u32);
+    tables.count(service, endpoint.backend, Direction::Reply, network.end as u32);
     Ok(Verdict::reply(hop.ifindex))
 }
 

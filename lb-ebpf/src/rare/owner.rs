@@ -1,6 +1,6 @@
 //! Whose a flow is, by the forward rules, read-only: for packets that are about a flow and not of it.
 
-use lb_common::{Address, BackendId, FlowKey, HalfOpen, Port, Service, SocketKey};
+use lb_common::{BackendId, FlowKey, HalfOpen, Service, SocketKey};
 
 use crate::segment::follows;
 use crate::select;
@@ -12,8 +12,8 @@ use crate::walk;
 pub(super) struct Flow {
     /// Its transport.
     pub(super) transport: Transport,
-    /// The client.
-    pub(super) client: (Address, Port),
+    /// The client, and the service's id.
+    pub(super) key: FlowKey,
     /// The service.
     pub(super) vip: SocketKey,
 }
@@ -28,21 +28,19 @@ pub(super) fn of<T: Tables>(
     proves: impl Fn(&HalfOpen) -> bool,
 ) -> BackendId {
     let vip = (flow.vip.address, flow.vip.port);
-    let index = walk::slot_of(tables, service, flow.transport, flow.client, vip);
+    let index = walk::slot_of(tables, service, flow.transport, (flow.key.client, flow.key.port), vip);
     let Some(slot) = tables.slot(service.table, index) else { return BackendId::NONE };
     if !slot.is_tracked() {
         return slot.current();
     }
     let now = tables.now();
-    let (client, port) = flow.client;
-    let key = FlowKey { client, service: service.id, port, padding: 0 };
-    let known = select::live_flow(tables, &key, now).map(|(_, flow)| flow);
+    let known = select::live_flow(tables, &flow.key, now).map(|(_, flow)| flow);
     if let Some(flow) = &known
         && flow.closing == 0
     {
         return flow.backend;
     }
-    if let Some((_, half)) = select::live_half_open(tables, &key, now)
+    if let Some((_, half)) = select::live_half_open(tables, &flow.key, now)
         && (half.proven != 0 || proves(&half))
     {
         return half.backend;

@@ -216,7 +216,7 @@ fn an_expired_entry_is_none_and_its_tuple_belongs_to_the_slot() {
 #[test]
 fn an_answer_to_the_balancer_itself_is_no_reply() {
     let mut bed = bed(4);
-    let check = Talker { address: SocketAddr::from(([192, 0, 2, 200], 40001)), host: None };
+    let check = Talker { address: SocketAddr::from(([192, 0, 2, 200], 40001)), ..Talker::new(0) };
     bed.add_local(check.address);
     for to in [A, B] {
         bed.change(to);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{BackendId, Counter, Flow, HalfOpen};
+use lb_common::{BackendId, Claim, Counter, Exact, ExactKey, Flow, HalfOpen, Port, ServiceId, SocketKey};
 
 use super::{Case, chosen, client, client6};
 use crate::icmp::Icmp;
@@ -250,6 +250,11 @@ fn to_clients() -> Vec<Case> {
         case.out = Some(out.frame_between(mac(0xff00 + CLIENT_SIDE), mac(GATEWAY)));
         case
     };
+    let further = of(Web::Further, request);
+    let claim = Claim { isn: 0, whose: Web::Further.id(), expires: HALF_OPEN };
+    let waiting = Exact { confirmed: Claim::none(), pending: claim };
+    let answered =
+        Exact { confirmed: claim, pending: Claim { isn: 1 << 31, whose: ServiceId::DIRECT, ..claim } };
     let stranger: SocketAddr = STRANGER.parse().expect("an address");
     let unknown = request(Web::V4, chosen(Web::V4, stranger), stranger);
     vec![
@@ -261,6 +266,10 @@ fn to_clients() -> Vec<Case> {
         to_client("a link too narrow for an IPv6 query", &of(Web::Dns6, request), too_long(1000)),
         to_client("a request that ran out of hops", &v4, expired(28)),
         to_client("an IPv6 request that ran out of hops", &v6, expired(48)),
+        to_client("a link too narrow for a request to a further service", &further, too_long(28))
+            .in_world(&with_exact(&further, answered)),
+        to_client("a link too narrow for the first request to a further service", &further, too_long(28))
+            .in_world(&with_exact(&further, waiting)),
         from_backend(&v4),
         Case { name: "a backend's IPv6 host that refuses", ..from_backend(&v6) },
         Case::new(
@@ -269,6 +278,14 @@ fn to_clients() -> Vec<Case> {
             Counter::NoNeighbour,
         ),
     ]
+}
+
+/// A world in which the flow has an exact entry.
+fn with_exact(pair: &Pair, exact: Exact) -> World {
+    let (endpoint, client) = (pair.inside.destination, pair.inside.source);
+    let endpoint = SocketKey::new(endpoint, pair.web.protocol());
+    let key = ExactKey { endpoint, client: client.ip().into(), port: Port::new(client.port()), padding: 0 };
+    World { exact: vec![(key, exact)], ..World::new() }
 }
 
 /// Errors for others that are about no packet of a service.

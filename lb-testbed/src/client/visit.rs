@@ -1,7 +1,7 @@
 //! A single flow to an echo server that a test holds in its hand.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -23,12 +23,14 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Connects from within the namespace and waits for the banner.
+    /// Connects from within the namespace, by a port that no other flow has, and waits for the banner. (Left to
+    /// itself the kernel may use one port for several targets, and at a backend of both those flows are the same.)
     ///
     /// # Errors
     /// There is none in time.
     pub fn open(namespace: &Namespace, target: SocketAddr) -> anyhow::Result<Self> {
-        Self::greeted(namespace.run(|| TcpStream::connect_timeout(&target, DEADLINE))?, target)
+        let any = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        Self::open_from(namespace, any, target)
     }
 
     /// As [`Self::open`], from one of the namespace's addresses.

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
-use super::{Bed, Host, Outcome, vip};
+use super::{Bed, Host, Outcome, further_vip, vip};
 use crate::segment::{ACK, FIN, PSH, RST, SYN, Tcp};
 
 /// A client that speaks as TCP does. What it sends is what its numbers say; what is true of its flow (`host`)
 /// is known from the handshake alone.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// What it connects to: the service's VIP, the further service's, or a host itself.
+    pub target: SocketAddr,
     /// Its side of the tuple.
     pub address: SocketAddr,
     /// Its initial sequence number.
@@ -24,10 +26,23 @@ pub struct Client {
 impl Client {
     /// A client that has not connected yet.
     pub fn new(port: u16) -> Self {
-        let mut client =
-            Self { address: SocketAddr::from(([203, 0, 113, 7], port)), isn: 0, seq: 0, ack: 0, host: None };
+        let mut client = Self {
+            target: vip(),
+            address: SocketAddr::from(([203, 0, 113, 7], port)),
+            isn: 0,
+            seq: 0,
+            ack: 0,
+            host: None,
+        };
         client.again();
         client
+    }
+
+    /// The same client with another target.
+    #[must_use]
+    pub fn to(mut self, target: SocketAddr) -> Self {
+        self.target = target;
+        self
     }
 
     /// Uses the tuple for another connection.
@@ -45,19 +60,20 @@ impl Client {
 
     /// SYN, SYN-ACK, ACK.
     pub fn connect(&mut self, bed: &Bed) {
-        let host = self.syn(bed).host().expect("a SYN goes to a host");
+        let outcome = self.syn(bed);
+        let host = self.reached(outcome).expect("a SYN goes to a host");
         self.accept(bed, host);
-        assert_eq!(self.ack(bed), Outcome::To(host), "the handshake's ACK goes where its SYN went");
+        assert_eq!(self.ack(bed), self.there(host), "the handshake's ACK goes where its SYN went");
     }
 
     /// A packet of it with these flags and its numbers.
     pub fn packet(&self, flags: u8) -> Tcp {
-        Tcp::new(self.address, vip(), flags).numbers(self.seq, self.ack)
+        Tcp::new(self.address, self.target, flags).numbers(self.seq, self.ack)
     }
 
     /// The packet of its SYN.
     pub fn first(&self) -> Tcp {
-        Tcp::new(self.address, vip(), SYN).numbers(self.isn, 0)
+        Tcp::new(self.address, self.target, SYN).numbers(self.isn, 0)
     }
 
     /// Sends its SYN.
@@ -73,7 +89,7 @@ impl Client {
 
     /// A host's SYN-ACK reaches the client, which takes its number.
     pub fn accept(&mut self, bed: &Bed, host: Host) {
-        assert_eq!(self.syn_ack(bed, host), Outcome::Replied, "the SYN-ACK of {host:?}");
+        assert_eq!(self.syn_ack(bed, host), self.back(), "the SYN-ACK of {host:?}");
         self.ack = server_isn(host, self.isn).wrapping_add(1);
         self.host = Some(host);
     }
@@ -108,14 +124,34 @@ impl Client {
         bed.send(&Tcp::new(host.endpoint(), self.address, PSH | ACK).numbers(self.ack, self.seq))
     }
 
+    /// The host that a packet reached; of a direct flow its target, if the packet passed.
+    fn reached(&self, outcome: Outcome) -> Option<Host> {
+        let target = Host::ALL.into_iter().find(|host| host.endpoint() == self.target);
+        if outcome == Outcome::Passed { target } else { outcome.host() }
+    }
+
+    /// What becomes of its packets to a host.
+    fn there(&self, host: Host) -> Outcome {
+        if host.endpoint() == self.target { Outcome::Passed } else { Outcome::To(host) }
+    }
+
+    /// What becomes of its host's packets.
+    fn back(&self) -> Outcome {
+        match self.target {
+            target if target == vip() => Outcome::Replied,
+            target if target == further_vip() => Outcome::RepliedFurther,
+            _ => Outcome::Passed,
+        }
+    }
+
     /// The flow is whole: its next packet reaches the host that holds the connection, whose reply is
     /// translated.
     #[track_caller]
     pub fn assert_whole(&mut self, bed: &Bed) {
         let host = self.host.expect("somebody holds the connection");
-        assert_eq!(self.reply(bed), Outcome::Replied, "a packet of {host:?} before");
-        assert_eq!(self.data(bed), Outcome::To(host), "the flow's next packet");
-        assert_eq!(self.reply(bed), Outcome::Replied, "a packet of {host:?} after");
+        assert_eq!(self.reply(bed), self.back(), "a packet of {host:?} before");
+        assert_eq!(self.data(bed), self.there(host), "the flow's next packet");
+        assert_eq!(self.reply(bed), self.back(), "a packet of {host:?} after");
     }
 }
 

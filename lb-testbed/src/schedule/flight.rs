@@ -11,8 +11,8 @@ use std::rc::Rc;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Station,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
+    Service, ServiceId, Slot, SocketKey, Station, Vip,
 };
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::process;
@@ -226,6 +226,8 @@ impl HalfOpenEntry for Handle<'_, HalfOpen> {
 impl<'a> Tables for InFlight<'a> {
     type Flow = Handle<'a, Flow>;
     type HalfOpen = Handle<'a, HalfOpen>;
+    /// Not stopped at: what is done to it may be done twice.
+    type Exact = Rc<Cell<Exact>>;
 
     fn now(&self) -> u32 {
         *self.log.now.get_or_init(|| self.model.now())
@@ -265,6 +267,21 @@ impl<'a> Tables for InFlight<'a> {
     }
 
     fn want(&self, _address: &Address, _ifindex: u32) {}
+    fn vip(&self, id: ServiceId) -> Option<&Vip> {
+        self.model.vip(id)
+    }
+    fn exact(&self, key: &ExactKey) -> Option<Self::Exact> {
+        Tables::exact(self.model, key)
+    }
+    fn insert_exact(&self, key: &ExactKey, claim: Claim, is_udp: bool) -> bool {
+        self.model.insert_exact(key, claim, is_udp)
+    }
+    fn may_have_exact(&self, backend: BackendId) -> bool {
+        self.model.may_have_exact(backend)
+    }
+    fn expect_exact(&self, backend: BackendId) {
+        self.model.expect_exact(backend);
+    }
     fn admit(&self, now: u32) -> bool {
         self.model.admit(now)
     }
@@ -288,7 +305,7 @@ impl<'a> Tables for InFlight<'a> {
     fn may_answer(&self, _answer: Answer) -> bool {
         false
     }
-    fn count(&self, _service: &Service, _backend: BackendId, _direction: Direction, _bytes: u32) {}
+    fn count(&self, _service: ServiceId, _backend: BackendId, _direction: Direction, _bytes: u32) {}
     fn note(&self, _event: Counter) {}
     fn count_drop(&self, _service: &Service) {}
 }

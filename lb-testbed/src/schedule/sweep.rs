@@ -1,7 +1,7 @@
 //! The sweep of the flow tables, as the controller does it on real maps: what has expired is read a second
 //! time and then deleted, `half_open` before `flows`.
 
-use lb_common::{BackendId, Flow, FlowKey, HalfOpen, ticks};
+use lb_common::{BackendId, Claim, Flow, FlowKey, HalfOpen, ServiceId, ticks};
 use lb_ebpf::host::Memory;
 use lb_userspace::data_plane::kernel::Sweep;
 
@@ -58,7 +58,23 @@ impl Bed {
         report.half_open = table(&self.model.half_open, self.now(), &mut report, &mut meanwhile);
         meanwhile(Moment::BetweenTables);
         report.flows = table(&self.model.flows, self.now(), &mut report, &mut meanwhile);
+        self.sweep_exact();
         report
+    }
+
+    /// Deletes what has expired of the exact entries, and takes back the hints of hosts without any.
+    fn sweep_exact(&self) {
+        let exact = &self.model.exact;
+        let is_over =
+            |claim: Claim| claim.whose == ServiceId::NOBODY || ticks::is_past(claim.expires, self.now());
+        exact.entries.borrow_mut().retain(|_, entry| {
+            let entry = entry.get();
+            !(is_over(entry.confirmed) && is_over(entry.pending))
+        });
+        let used: Vec<_> = exact.entries.borrow().keys().map(|key| key.endpoint).collect();
+        self.model.exact_hints.borrow_mut().retain(|index| {
+            self.model.backends.get(index).is_some_and(|backend| used.contains(&backend.endpoint()))
+        });
     }
 }
 

@@ -8,6 +8,8 @@ use crate::segment::Tcp;
 /// A client that sends datagrams from one port. Its flow belongs to the host that its first datagram reached.
 #[derive(Clone, Debug)]
 pub struct Talker {
+    /// What it speaks to: the service's VIP, the further service's, or a host itself.
+    pub target: SocketAddr,
     /// Its side of the tuple.
     pub address: SocketAddr,
     /// Who has heard it.
@@ -17,7 +19,7 @@ pub struct Talker {
 impl Talker {
     /// A client that has not spoken yet.
     pub fn new(port: u16) -> Self {
-        Self { address: SocketAddr::from(([203, 0, 113, 7], port)), host: None }
+        Self { target: vip(), address: SocketAddr::from(([203, 0, 113, 7], port)), host: None }
     }
 
     /// A client that has spoken once.
@@ -30,7 +32,7 @@ impl Talker {
 
     /// Its next datagram.
     pub fn packet(&self) -> Tcp {
-        Tcp::datagram(self.address, vip(), b"question")
+        Tcp::datagram(self.address, self.target, b"question")
     }
 
     /// Sends a datagram.

@@ -152,47 +152,36 @@ fn nat(report: &Report<'_>, kernel: &Kernel, index: usize, service: &Service, po
     report.fault(&format!("service[{index}].forward"), fault);
 }
 
-/// A reply is translated by its source alone: a backend may answer for one listen address of its family.
+/// Services of one pool may share its backends on the kernel planes. A backend of two pools would be judged twice,
+/// and its packets do not tell by whom.
 fn endpoints(
     report: &Report<'_>,
     kernel: &Kernel,
     services: &[(usize, &Service)],
     pools: &HashMap<&str, &Pool>,
 ) {
-    let mut owners: HashMap<(SocketAddr, Protocol), (usize, &str, SocketAddr)> = HashMap::new();
+    let mut owners: HashMap<(SocketAddr, Protocol), &Service> = HashMap::new();
     for (index, service) in services {
         let Some(pool) = pools.get(service.pool.as_str()) else { continue };
         if proxied::needs_proxy(kernel, service, pool).is_some() {
             continue;
         }
-        for (number, listen) in service.listen.iter().enumerate() {
-            let same_family = pool.backends.iter().filter(|b| b.address.is_ipv4() == listen.is_ipv4());
-            let mut shared = None;
-            for backend in same_family {
-                let mine = (*index, service.name.as_str(), *listen);
-                let owner = *owners.entry((backend.address, service.protocol)).or_insert(mine);
-                // A duplicate listen or backend address has its own problem.
-                if owner.2 != *listen {
-                    shared = Some((backend.address, owner));
-                    break;
-                }
+        let served = |listen: &SocketAddr| service.listen.iter().any(|own| own.is_ipv4() == listen.is_ipv4());
+        let mut shared = None;
+        for backend in pool.backends.iter().filter(|backend| served(&backend.address)) {
+            let owner = *owners.entry((backend.address, service.protocol)).or_insert(service);
+            if owner.pool != service.pool {
+                shared.get_or_insert((backend.address, owner));
             }
-            let Some((backend, (owner, name, other))) = shared else { continue };
-            let (path, whose) = if owner == *index {
-                (listen_path(report, *index, number), "this service".to_owned())
-            } else {
-                (format!("service[{index}].pool"), format!("service {name:?}"))
-            };
-            let reason = format!(
-                "backend {backend} serves {whose} on {other} already: a kernel plane could not tell whose \
-                 its replies are"
-            );
-            let hint = if owner == *index {
-                "write forward = \"proxy\" here, or give every listen address backends of its own"
-            } else {
-                "write forward = \"proxy\" in one of the two services"
-            };
-            report.fault(&path, Fault::new(reason).hint(hint));
+        }
+        if let Some((backend, owner)) = shared {
+            let fault = Fault::new(format!(
+                "backend {backend} serves service {:?} through pool {:?} already: a kernel plane could not tell \
+                 whose its replies are",
+                owner.name, owner.pool
+            ));
+            let hint = "let both services use one pool, or write forward = \"proxy\" in one of them";
+            report.fault(&format!("service[{index}].pool"), fault.hint(hint));
         }
     }
 }

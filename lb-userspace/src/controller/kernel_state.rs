@@ -267,16 +267,20 @@ impl Identities {
     /// Entries and endpoints of every backend of the table that has an id: it is named by slots, or its old
     /// flows stay.
     fn put_backends(&self, table: &Table<'_>, facts: &Facts, applied: &KernelState, state: &mut KernelState) {
-        let Some((service, listen)) = table.listens.first() else { return };
-        let vip = SocketKey::new(*listen, service.protocol.number());
-        let service = state.services.get(&vip).copied();
+        let vips: Vec<_> = table.listens.iter().map(|(_, listen)| table.endpoint(*listen)).collect();
+        let Some(first) = vips.first() else { return };
         for judged in &table.judged {
             let address = judged.member.address;
             let endpoint = table.endpoint(address);
             let Some(id) = self.backends.owned(&endpoint, &table.pool.name) else { continue };
             let hop = next_hop(address, id, facts, applied);
             let SocketKey { address, port, protocol } = endpoint;
-            state.backends.insert(id.index(), Backend { address, port, protocol, id, hop });
+            // The service whose flows have no exact entries stays the same as long as it is there.
+            let last = applied.endpoints.get(&endpoint).map(|endpoint| endpoint.vip);
+            let vip = last.filter(|vip| vips.contains(vip)).unwrap_or(*first);
+            let service = state.services.get(&vip).copied();
+            let plain = service.map(|service| service.id).unwrap_or_default();
+            state.backends.insert(id.index(), Backend { address, port, protocol, id, hop, plain });
             if let Some(service) = service {
                 state.endpoints.insert(endpoint, Endpoint { vip, backend: id, service });
             }

@@ -131,38 +131,30 @@ fn obstacle(
     claims.conflict(service, fold)
 }
 
-/// Endpoints that serve a kernel service already. A reply carries nothing but its source, so an endpoint can
-/// answer for one listen address only.
+/// Endpoints that serve a kernel service already. Services of one pool share its endpoints; a second pool would
+/// judge the same endpoint on its own.
 #[derive(Debug, Default)]
-struct Claims<'a>(HashMap<(SocketAddr, Protocol), (&'a str, SocketAddr)>);
+struct Claims<'a>(HashMap<(SocketAddr, Protocol), &'a Service>);
 
 impl<'a> Claims<'a> {
     fn conflict(&self, service: &Service, fold: &Fold) -> Option<String> {
-        for listen in &service.listen {
-            let twin = |other: &&SocketAddr| *other != listen && other.is_ipv4() == listen.is_ipv4();
-            if let Some(other) = service.listen.iter().find(twin) {
-                return Some(format!("replies for {listen} and {other} could not be told apart"));
-            }
-        }
-        endpoints(service, fold).find_map(|(address, _)| {
-            let (owner, listen) = self.0.get(&(address, service.protocol))?;
-            Some(format!("backend {address} serves {owner:?} on {listen} already"))
+        endpoints(service, fold).find_map(|address| {
+            let owner =
+                self.0.get(&(address, service.protocol)).filter(|owner| owner.pool != service.pool)?;
+            Some(format!("backend {address} serves {:?} through pool {:?} already", owner.name, owner.pool))
         })
     }
 
     fn claim(&mut self, service: &'a Service, fold: &Fold) {
-        for (address, listen) in endpoints(service, fold) {
-            self.0.insert((address, service.protocol), (&service.name, listen));
+        for address in endpoints(service, fold) {
+            self.0.entry((address, service.protocol)).or_insert(service);
         }
     }
 }
 
-/// The backends that a service may send new flows to, each with the listen address that it answers for.
-fn endpoints(service: &Service, fold: &Fold) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+/// The backends that a service may send new flows to.
+fn endpoints(service: &Service, fold: &Fold) -> impl Iterator<Item = SocketAddr> {
     let judged = fold.get(&service.pool).map(Vec::as_slice).unwrap_or_default();
     let present = judged.iter().filter(|judged| judged.leaving.is_none()).map(|judged| judged.member.address);
-    present.flat_map(|address| {
-        let same_family = service.listen.iter().filter(move |listen| listen.is_ipv4() == address.is_ipv4());
-        same_family.map(move |listen| (address, *listen))
-    })
+    present.filter(|address| service.listen.iter().any(|listen| listen.is_ipv4() == address.is_ipv4()))
 }

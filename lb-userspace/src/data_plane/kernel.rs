@@ -173,6 +173,8 @@ pub trait KernelTables: Send {
     fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError>;
     /// Deletes expired entries of the flow tables (`half_open` before `flows`) and reports what is left.
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError>;
+    /// Deletes expired exact entries and says how many are left.
+    fn sweep_exact(&mut self, now: u32) -> Result<u64, PlaneError>;
     /// Sums of the per-CPU counters, for these service and backend indexes.
     fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError>;
     /// Zeroes the traffic of an index that is about to be given out again; sums over all indexes do not change.

@@ -136,6 +136,10 @@ impl KernelTables for KernelRecorder {
         Ok(self.lock().sweep.clone())
     }
 
+    fn sweep_exact(&mut self, _now: u32) -> Result<u64, PlaneError> {
+        Ok(0)
+    }
+
     fn counters(&mut self, _services: &[u32], _backends: &[u32]) -> Result<KernelCounters, PlaneError> {
         Ok(self.lock().counters.clone())
     }

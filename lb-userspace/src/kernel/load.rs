@@ -102,6 +102,7 @@ fn check_layouts(dir: &BpfDir, object: &Object, flows: u32) -> Result<Vec<&'stat
         let found_type = found.map_type().map_err(|error| KernelError::map(*name, &error))? as u32;
         let entries = match *name {
             names::MAP_FLOWS => flow_table::entries(flow_table::buckets(flows)),
+            names::MAP_EXACT => flow_table::capacity(flow_table::buckets(flows)),
             names::MAP_FLOW_BUCKETS => flow_table::buckets(flows),
             _ => definition.max_entries(),
         };
@@ -176,6 +177,7 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
     loader
         .map_max_entries(names::MAP_FLOWS, flow_table::entries(buckets))
         .map_max_entries(names::MAP_FLOW_BUCKETS, buckets)
+        .map_max_entries(names::MAP_EXACT, flow_table::capacity(buckets))
         .override_global(names::GLOBAL_SEED, &seed, true)
         .override_global(names::GLOBAL_FLOW_SECRET, &secret, true)
         .override_global(names::GLOBAL_FLOW_COUNT, &buckets, true)

@@ -4,15 +4,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::hash::Seed;
+use lb_common::service::VIP_MARKER;
 use lb_common::{
-    Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Station, Traffic, names,
-    ticks,
+    Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Station, Traffic, Vip,
+    names, ticks,
 };
 use rustix::time::{ClockId, clock_gettime};
 
 use super::bpffs::{self, BpfDir};
 use super::buckets::BucketTable;
 use super::error::KernelError;
+use super::exact::ExactEntries;
 use super::flows::Flows;
 use super::inner::MapOfMaps;
 use super::routes::Routes;
@@ -33,6 +35,8 @@ pub struct Tables {
     tables: MapOfMaps,
     old_seen: MapOfMaps,
     flows: Arc<Flows>,
+    exact: ExactEntries,
+    vips: Table<u32, Vip>,
     routes: Routes,
     wanted: Table<Address, u32>,
     stations: Table<Station, NextHop>,
@@ -53,6 +57,8 @@ impl Tables {
             tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
             old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
             flows: Flows::open(maps, seed)?,
+            exact: ExactEntries::open(maps)?,
+            vips: Table::open(names::MAP_VIPS, maps)?,
             routes: Routes::open(maps)?,
             wanted: Table::open(names::MAP_WANTED, maps)?,
             stations: Table::open(names::MAP_STATIONS, maps)?,
@@ -80,9 +86,20 @@ impl KernelTables for Tables {
                 self.tables.remove(*table)?;
                 self.old_seen.remove(*table)
             }
-            KernelAction::PutService { key, service } => self.services.put(key, service),
+            KernelAction::PutService { key, service } => {
+                if service.flags & VIP_MARKER == 0 {
+                    self.vips.put(&service.id.index(), &Vip { key: *key, service: *service })?;
+                }
+                self.services.put(key, service)
+            }
             KernelAction::RemoveService { key } => self.services.delete(key).map(drop),
-            KernelAction::PutEndpoint { key, endpoint } => self.endpoints.put(key, endpoint),
+            KernelAction::PutEndpoint { key, endpoint } => {
+                let old = self.endpoints.get(key)?;
+                if old.is_none_or(|old| old.backend != endpoint.backend) {
+                    self.exact.expect(endpoint)?;
+                }
+                self.endpoints.put(key, endpoint)
+            }
             KernelAction::RemoveEndpoint { key } => self.endpoints.delete(key).map(drop),
             KernelAction::PutLocal { address } => self.routes.put_local(address),
             KernelAction::RemoveLocal { address } => self.routes.remove_local(address),
@@ -125,6 +142,10 @@ impl KernelTables for Tables {
 
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError> {
         Ok(sweep::sweep(&self.flows.half_open, &self.flows.flows, now))
+    }
+
+    fn sweep_exact(&mut self, now: u32) -> Result<u64, PlaneError> {
+        self.exact.sweep(now, || self.endpoints.entries())
     }
 
     fn counters(&mut self, services: &[u32], backends: &[u32]) -> Result<KernelCounters, PlaneError> {

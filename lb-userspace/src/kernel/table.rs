@@ -72,6 +72,16 @@ impl<K: Key, V: Plain> Table<K, V> {
         Ok(Self { name, map, types: PhantomData })
     }
 
+    /// The value of a key.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, PlaneError> {
+        let mut value = V::new_zeroed();
+        match self.map.lookup(key.as_bytes(), value.as_mut_bytes()) {
+            Ok(true) => Ok(Some(value)),
+            Ok(false) => Ok(None),
+            Err(error) => Err(self.fault(key, "read", &error)),
+        }
+    }
+
     /// Sets the value of a key.
     pub(super) fn put(&self, key: &K, value: &V) -> Result<(), PlaneError> {
         self.map.update(key.as_bytes(), value.as_bytes()).map_err(|error| self.fault(key, "write", &error))

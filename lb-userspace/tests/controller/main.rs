@@ -11,4 +11,5 @@ mod health;
 mod ownership;
 mod planes;
 mod random;
+mod shared;
 mod udp;

@@ -8,8 +8,8 @@ use aya_ebpf::maps::LruHashMap;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Station, limits,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
+    Service, ServiceId, Slot, SocketKey, Station, Vip, limits,
 };
 use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, Tables};
@@ -20,12 +20,13 @@ use crate::tables::{Entry, Maps};
 #[map]
 static CONNECTIONS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(limits::FLOWS, 0);
 
-/// The maps of this object, and [`CONNECTIONS`].
+/// The maps of this object, and [`CONNECTIONS`]. What is left to the rare programs knows of the former only.
 pub struct Control;
 
 impl Tables for Control {
     type Flow = Entry<Flow>;
     type HalfOpen = Entry<HalfOpen>;
+    type Exact = Entry<Exact>;
 
     /// Nothing but the backend of new flows is known, and every packet looks into the table.
     #[inline(always)]
@@ -63,6 +64,31 @@ impl Tables for Control {
 
     #[inline(always)]
     fn remove_half_open(&self, _: &FlowKey) {}
+
+    // Of exact entries it knows nothing: the tests have one service, and nobody goes past it.
+
+    #[inline(always)]
+    fn vip(&self, _: ServiceId) -> Option<&Vip> {
+        None
+    }
+
+    #[inline(always)]
+    fn exact(&self, _: &ExactKey) -> Option<Self::Exact> {
+        None
+    }
+
+    #[inline(always)]
+    fn insert_exact(&self, _: &ExactKey, _: Claim, _: bool) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn may_have_exact(&self, _: BackendId) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn expect_exact(&self, _: BackendId) {}
 
     #[inline(always)]
     fn now(&self) -> u32 {
@@ -128,7 +154,7 @@ impl Tables for Control {
     }
 
     #[inline(always)]
-    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32) {
+    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, bytes: u32) {
         Maps.count(service, backend, direction, bytes);
     }
 

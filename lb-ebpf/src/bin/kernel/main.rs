@@ -9,6 +9,7 @@ mod atomic;
 mod buckets;
 #[cfg(feature = "flood-control")]
 mod control;
+mod exact;
 mod flow_table;
 mod flows;
 mod local;
@@ -46,7 +47,7 @@ pub fn sluice_xdp(context: XdpContext) -> u32 {
 #[inline(always)]
 pub fn sluice_xdp_rare(context: XdpContext) -> u32 {
     let frame = &mut xdp::Frame::new(context.ctx);
-    let verdict = rare(frame, &Maps);
+    let verdict = rare(frame, &tables::Maps);
     xdp_action(frame, verdict)
 }
 
@@ -81,7 +82,7 @@ pub fn sluice_tc(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn sluice_tc_rare(context: TcContext) -> i32 {
     let frame = &mut tc::Frame::new(context.skb.skb);
-    let verdict = rare(frame, &Maps);
+    let verdict = rare(frame, &tables::Maps);
     tc_action(frame, verdict)
 }
 

@@ -12,13 +12,14 @@ use lb_common::flow_table::{self, Secret};
 use lb_common::hash::Seed;
 use lb_common::route::{Host, Routes};
 use lb_common::{
-    Address, Backend, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey, Service, Slot,
-    SocketKey, Station, Traffic, limits,
+    Address, Backend, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey,
+    Service, Slot, SocketKey, Station, Traffic, Vip, limits,
 };
 use lb_ebpf::guard::Guard;
 use lb_ebpf::rare::limiter::{self, Tokens};
 
 use crate::buckets::Entry;
+use crate::exact::Scratch;
 
 /// The flow hash's secret, constant for the verifier; patched by the loader.
 #[unsafe(no_mangle)]
@@ -95,6 +96,23 @@ pub static FLOWS: Array<Entry<FlowKey, Flow>> =
 #[map]
 pub static FLOW_BUCKETS: Array<flow_table::Bucket> =
     Array::with_max_entries(flow_table::buckets(limits::FLOWS), BPF_F_MMAPABLE);
+
+/// Whose the flows of endpoints are where their packets alone do not tell. Full: refused, never evicted. Expired
+/// ones are swept by the controller.
+#[map]
+pub static EXACT: HashMap<ExactKey, Exact> = HashMap::with_max_entries(limits::FLOWS, BPF_F_NO_PREALLOC);
+
+/// Where a program puts keys of exact entries, and new ones, together. Nobody else reads it.
+#[map]
+pub static EXACT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Backend index -> 1: its endpoint may have exact entries. Set by programs, taken back by the controller.
+#[map]
+pub static EXACT_HINTS: Array<u32> = Array::with_max_entries(limits::BACKENDS, 0);
+
+/// Service index -> VIP, for replies that an exact entry claims. Written by the controller.
+#[map]
+pub static VIPS: Array<Vip> = Array::with_max_entries(limits::SERVICES, 0);
 
 /// What is known of single addresses: the host's own, neighbours, routes to one address; through buckets.
 /// Written by the controller.

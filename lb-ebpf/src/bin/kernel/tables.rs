@@ -6,13 +6,14 @@ use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::route::{self, Host, Routes};
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, NextHop, Service, Slot,
-    SocketKey, Station, limits, ticks,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
+    Service, ServiceId, Slot, SocketKey, Station, Vip, limits, ticks,
 };
+use lb_ebpf::exact::Kind;
 use lb_ebpf::rare::limiter::Answer;
-use lb_ebpf::tables::{Direction, FlowEntry, HalfOpenEntry, Tables};
+use lb_ebpf::tables::{Direction, ExactEntry, FlowEntry, HalfOpenEntry, Tables};
 
-use crate::{buckets, flows, maps};
+use crate::{buckets, exact, flows, maps};
 
 /// The maps of this object.
 pub struct Maps;
@@ -95,9 +96,56 @@ fn listed<'a>(routes: &'a Routes, address: &Address) -> Option<&'a NextHop> {
     None
 }
 
+/// Reads one part of an exact entry.
+macro_rules! read_part {
+    ($entry:expr, $part:ident) => {
+        // SAFETY: as in `store!`.
+        unsafe {
+            let part = &raw const (*$entry.0).$part;
+            Claim {
+                isn: (&raw const (*part).isn).read_volatile(),
+                whose: (&raw const (*part).whose).read_volatile(),
+                expires: (&raw const (*part).expires).read_volatile(),
+            }
+        }
+    };
+}
+
+/// Replaces one part of an exact entry. In between it is nobody's.
+macro_rules! replace {
+    ($entry:expr, $part:ident, $claim:expr) => {
+        // SAFETY: as in `store!`.
+        unsafe {
+            let part = &raw mut (*$entry.0).$part;
+            (&raw mut (*part).whose).write_volatile(ServiceId::NOBODY);
+            (&raw mut (*part).isn).write_volatile($claim.isn);
+            (&raw mut (*part).expires).write_volatile($claim.expires);
+            (&raw mut (*part).whose).write_volatile($claim.whose);
+        }
+    };
+}
+
+impl ExactEntry for Entry<Exact> {
+    #[inline(always)]
+    fn read(&self) -> Exact {
+        Exact { confirmed: read_part!(self, confirmed), pending: read_part!(self, pending) }
+    }
+
+    #[inline(always)]
+    fn set_confirmed(&self, claim: Claim) {
+        replace!(self, confirmed, claim);
+    }
+
+    #[inline(always)]
+    fn set_pending(&self, claim: Claim) {
+        replace!(self, pending, claim);
+    }
+}
+
 impl Tables for Maps {
     type Flow = Entry<Flow>;
     type HalfOpen = Entry<HalfOpen>;
+    type Exact = Entry<Exact>;
 
     #[inline(always)]
     fn now(&self) -> u32 {
@@ -183,6 +231,54 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn vip(&self, id: ServiceId) -> Option<&Vip> {
+        maps::VIPS.get(id.index()).filter(|vip| vip.service.id == id)
+    }
+
+    #[inline(always)]
+    fn exact(&self, key: &ExactKey) -> Option<Self::Exact> {
+        maps::EXACT.get_ptr_mut(key).map(Entry)
+    }
+
+    #[inline(always)]
+    fn insert_exact(&self, key: &ExactKey, claim: Claim, is_udp: bool) -> bool {
+        exact::insert(key, claim, is_udp)
+    }
+
+    #[inline(always)]
+    fn claim(&self, flow: &FlowKey, backend: BackendId, isn: u32, is_udp: bool) -> bool {
+        exact::claim(flow, backend, isn, is_udp)
+    }
+
+    #[inline(always)]
+    fn unclaim(&self, flow: &FlowKey, backend: BackendId) {
+        exact::unclaim(flow, backend);
+    }
+
+    #[inline(always)]
+    fn claimed(&self, flow: &FlowKey, backend: BackendId, kind: Kind, ack: u32) -> Option<ServiceId> {
+        exact::claimed(flow, backend, kind, ack)
+    }
+
+    #[inline(always)]
+    fn claimed_quote(&self, flow: &FlowKey, backend: BackendId, seq: u32) -> Option<ServiceId> {
+        exact::quoted(flow, backend, seq)
+    }
+
+    #[inline(always)]
+    fn may_have_exact(&self, backend: BackendId) -> bool {
+        maps::EXACT_HINTS.get(backend.index()).is_some_and(|hint| *hint != 0)
+    }
+
+    #[inline(always)]
+    fn expect_exact(&self, backend: BackendId) {
+        if let Some(hint) = maps::EXACT_HINTS.get_ptr_mut(backend.index()) {
+            // SAFETY: an element of an array map, written in one aligned store.
+            unsafe { hint.write_volatile(1) }
+        }
+    }
+
+    #[inline(always)]
     fn admit(&self, now: u32) -> bool {
         let Some(guard) = maps::GUARD.get_ptr_mut(0) else { return false };
         // SAFETY: this CPU's element; nobody else writes it.
@@ -226,8 +322,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count(&self, service: &Service, backend: BackendId, direction: Direction, bytes: u32) {
-        if let Some(traffic) = maps::SERVICE_TRAFFIC.get_ptr_mut(service.id.index()) {
+    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, bytes: u32) {
+        if let Some(traffic) = maps::SERVICE_TRAFFIC.get_ptr_mut(service.index()) {
             // SAFETY: this CPU's element; nobody else writes it.
             direction.count(unsafe { &mut *traffic }, bytes);
         }

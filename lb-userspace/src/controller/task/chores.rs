@@ -97,6 +97,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             chores.sweep = now + SWEEP.0;
             let tracked = kernel.confirmed.tables.values().any(|table| table.is_tracked())
                 || kernel.confirmed.applied.services.values().any(Service::tracks_always);
+            kernel.call(|tables, _| tables.sweep_exact(tables.now())).await??;
             if tracked || kernel.sweep.flows + kernel.sweep.half_open > 0 {
                 kernel.sweep = kernel.call(maintain::sweep).await??;
                 chores.alarms.ring(&kernel.sweep);
