@@ -22,6 +22,7 @@ mod scalar;
 mod section;
 mod source;
 mod syntax;
+mod tls;
 mod tree;
 mod values;
 mod words;

@@ -4,6 +4,7 @@ mod http;
 mod judge;
 mod probe;
 mod task;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

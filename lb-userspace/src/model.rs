@@ -4,6 +4,7 @@ pub mod flows;
 mod health;
 mod phase;
 pub mod status;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 pub use health::{Check, Health, Http};
 pub use phase::Phase;
+pub use tls::{Tls, Trust};
 
 /// One virtual IP, port and protocol that clients connect to (or several addresses of the same service).
 #[derive(Clone, Debug, PartialEq, Eq)]

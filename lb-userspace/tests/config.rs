@@ -17,8 +17,9 @@ use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 use lb_userspace::config::problem::Problem;
 use lb_userspace::config::{self, Config, Environment, Interface, Interfaces, LogFormat, PlaneChoice};
-use lb_userspace::model::{Announce, Check, Fallback, Forward, Grace, Health, Http, Plane, Scheduler};
+use lb_userspace::model::{Announce, Check, Fallback, Forward, Grace, Health, Http, Plane, Scheduler, Trust};
 use proptest::prelude::*;
+use rustls::pki_types::ServerName;
 
 const SHIPPED: &str = include_str!("../../config.toml");
 
@@ -151,6 +152,7 @@ fn every_key_of_an_http_check_reaches_it() {
         headers: headers.into_iter().collect(),
         status: vec![200..=299, 401..=401],
         body: Some("fine".to_owned()),
+        tls: None,
     };
     let health = Health {
         check: Check::Http(Arc::new(http)),
@@ -169,6 +171,36 @@ fn every_key_of_an_http_check_reaches_it() {
     assert!(!printed.contains("c2VjcmV0"), "{printed}");
     let told = config::changes(&parse(SMALL).unwrap(), &config).join("\n");
     assert!(told.contains("health.port the backend's -> 8081") && !told.contains("c2VjcmV0"), "{told}");
+}
+
+#[test]
+fn a_check_with_tls_verifies_the_name_of_its_host() {
+    let name = |name: &str| ServerName::try_from(name.to_owned()).unwrap();
+    let https = |more: &str| {
+        let text = format!("{SMALL}[pool.health]\ncheck = \"https\"\n{more}");
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{}", messages(&problems)));
+        let Check::Http(http) = &config.pools[0].health.check else { panic!("an HTTP check") };
+        let tls = http.tls.as_ref().unwrap();
+        (tls.trust().clone(), tls.server_name().cloned())
+    };
+    let unverified = |more: &str| {
+        let (trust, name) = https(&format!("verify = false\n{more}"));
+        assert_eq!(trust, Trust::Anyone);
+        name
+    };
+    assert_eq!(unverified(""), None);
+    assert_eq!(unverified("host = \"www.example.org:8443\""), Some(name("www.example.org")));
+    assert_eq!(unverified("host = \"[2001:db8::1]:8443\""), Some(name("2001:db8::1")));
+    assert_eq!(unverified("host = \"a.example\"\nsni = \"b.example\""), Some(name("b.example")));
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    let authorities = ["a.example", "b.example"]
+        .map(|name| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert);
+    fs::write(&file, authorities.each_ref().map(|authority| authority.pem()).concat()).unwrap();
+    let (trust, _) = https(&format!("ca_file = {file:?}"));
+    let certificates = authorities.map(|authority| authority.der().clone()).to_vec();
+    assert_eq!(trust, Trust::Authorities { file, certificates });
 }
 
 #[test]

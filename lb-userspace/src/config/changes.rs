@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Check, Grace, Health, Http, Pool, Service};
+use crate::model::{Check, Grace, Health, Http, Pool, Service, Tls, Trust};
 
 use super::problem::{Fault, Problem};
 use super::{Config, Interfaces, PlaneChoice};
@@ -197,9 +197,14 @@ fn health(health: &Health) -> Settings {
     let name = match check {
         Check::None => "none",
         Check::Tcp => "tcp",
+        Check::Tls(tls) => {
+            settings.extend(self::tls(tls));
+            "tls"
+        }
         Check::Http(http) => {
             settings.extend(self::http(http));
-            "http"
+            settings.extend(http.tls.iter().flat_map(tls));
+            if http.tls.is_some() { "https" } else { "http" }
         }
     };
     settings.insert("health.check", name.to_owned());
@@ -207,7 +212,7 @@ fn health(health: &Health) -> Settings {
 }
 
 fn http(http: &Http) -> Settings {
-    let Http { method, host, path, headers, status, body } = http;
+    let Http { method, host, path, headers, status, body, tls: _ } = http;
     let status: Vec<String> =
         status.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
     // Their values may be secret.
@@ -221,6 +226,16 @@ fn http(http: &Http) -> Settings {
         ("health.body", body.as_ref().map_or_else(|| "any".to_owned(), |body| format!("{body:?}"))),
     ]
     .into()
+}
+
+fn tls(tls: &Tls) -> Settings {
+    let trust = match tls.trust() {
+        Trust::Anyone => "anyone".to_owned(),
+        Trust::System => "the host's".to_owned(),
+        Trust::Authorities { file, .. } => file.display().to_string(),
+    };
+    let name = tls.server_name().map_or_else(|| "the address".into(), |name| name.to_str());
+    [("health.ca_file", trust), ("health.sni", name.into_owned())].into()
 }
 
 /// The words of these enums are their names.

@@ -11,12 +11,13 @@ use super::problem::Fault;
 use super::report::Read;
 use super::scalar::{Scalar, word};
 use super::section::Section;
+use super::tls::tls;
 use super::values::{duration, integer};
 use super::words::{self, CheckKind};
 use super::{address, http};
 
 /// The checks that make an HTTP request.
-const HTTP: &[CheckKind] = &[CheckKind::Http];
+const HTTP: &[CheckKind] = &[CheckKind::Http, CheckKind::Https];
 
 /// Reads the section. Where it is missing, backends are asked for TCP connections.
 pub(super) fn health(mut s: Section<'_, '_>) -> Health {
@@ -24,10 +25,15 @@ pub(super) fn health(mut s: Section<'_, '_>) -> Health {
     // Of a faulty word nothing is known: it must not lead to further problems.
     let kind = s.optional("check", word(words::CHECK)).map(|kind| kind.unwrap_or(CheckKind::Tcp)).ok();
     let http = http(&mut s, kind);
-    let check = match kind {
-        Some(CheckKind::None) => Check::None,
-        Some(CheckKind::Tcp) | None => Check::Tcp,
-        Some(CheckKind::Http) => Check::Http(Arc::new(http)),
+    let name = http.host.as_deref().map(http::name);
+    let tls = tls(&mut s, kind, name);
+    let check = match (kind, tls) {
+        (Some(CheckKind::None), _) => Check::None,
+        (Some(CheckKind::Http), _) => Check::Http(Arc::new(http)),
+        (Some(CheckKind::Https), tls @ Some(_)) => Check::Http(Arc::new(Http { tls, ..http })),
+        (Some(CheckKind::Tls), Some(tls)) => Check::Tls(Arc::new(tls)),
+        // The others are faulty.
+        _ => Check::Tcp,
     };
     let (interval, fast_interval, timeout) = times(&mut s, &default);
     let health = Health {
@@ -79,11 +85,11 @@ fn http(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Http {
         let fault = Fault::new("means nothing here: the answer to HEAD has no body");
         s.report.fault(&s.at("body"), fault.hint("write method = \"GET\", or leave body out"));
     }
-    Http { method, host, path, headers: headers.unwrap_or_default(), status, body }
+    Http { method, host, path, headers: headers.unwrap_or_default(), status, body, tls: None }
 }
 
 /// A key that some checks alone take.
-fn only<T>(
+pub(super) fn only<T>(
     s: &mut Section<'_, '_>,
     kind: Option<CheckKind>,
     takers: &[CheckKind],

@@ -38,6 +38,15 @@ pub(super) fn host(scalar: &Scalar<'_>) -> Result<String, Fault> {
     }
 }
 
+/// What a certificate for this host is made out to: the host without its port.
+pub(super) fn name(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_matches(['[', ']'])
+}
+
 /// The path of a request.
 pub(super) fn path(scalar: &Scalar<'_>) -> Result<String, Fault> {
     let text = scalar.text("a path in quotes, such as \"/health\"")?;

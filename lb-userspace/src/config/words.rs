@@ -67,7 +67,9 @@ pub(super) const SCHEDULER: Words<Scheduler> = &[
 pub(super) enum CheckKind {
     None,
     Tcp,
+    Tls,
     Http,
+    Https,
 }
 
 impl CheckKind {
@@ -78,14 +80,12 @@ impl CheckKind {
     }
 }
 
-const NOT_CHECKED: &str = "use \"tcp\", or \"http\" on a port without TLS";
-
 pub(super) const CHECK: Words<CheckKind> = &[
     ("tcp", Is(CheckKind::Tcp)),
     ("http", Is(CheckKind::Http)),
+    ("https", Is(CheckKind::Https)),
+    ("tls", Is(CheckKind::Tls)),
     ("none", Is(CheckKind::None)),
-    ("https", Later(NOT_CHECKED)),
-    ("tls", Later("use \"tcp\"")),
     ("grpc", Later("use \"tcp\"")),
     ("agent", Later("use \"http\", or set weights with `sluice backend weight`")),
 ];

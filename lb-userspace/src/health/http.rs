@@ -1,4 +1,4 @@
-//! The HTTP check over HTTP/1.1 (RFC 9112).
+//! The HTTP check: over HTTP/1.1 (RFC 9112), with TLS also over HTTP/2 (RFC 9113).
 
 use std::error::Error;
 use std::io;
@@ -8,14 +8,21 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper::http::request;
+use hyper::{Request, Response, Uri, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::probe::{Outcome, describe};
+use super::tls;
 use crate::model::Http;
+
+/// What HTTP runs over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
 /// What a backend may send before the end of its headers; more is a failure.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -31,46 +38,84 @@ pub(super) async fn ask(stream: TcpStream, endpoint: SocketAddr, http: &Http) ->
 }
 
 async fn exchange(stream: TcpStream, endpoint: SocketAddr, http: &Http) -> Result<Outcome, String> {
-    let request = request(endpoint, http)?;
-    let (sender, connection) = http1::Builder::new()
+    let Some(tls) = &http.tls else { return one(stream, endpoint, http).await };
+    let stream = tls::handshake(stream, endpoint, tls).await?;
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => two(stream, endpoint, http).await,
+        _ => one(stream, endpoint, http).await,
+    }
+}
+
+/// Over HTTP/1.1.
+async fn one(stream: impl Stream, endpoint: SocketAddr, http: &Http) -> Result<Outcome, String> {
+    let request = request(http)
+        .uri(&http.path)
+        .header(HOST, host(endpoint, http))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(impossible)?;
+    let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| explain(&error))?;
-    let answer = Box::pin(answer(sender, request, http));
-    // The connection has to be polled for the answer to come; when it ends first, the answer, or why there is
-    // none, is waiting.
-    match select(answer, Box::pin(connection)).await {
+    drive(async { judge(sender.send_request(request).await, http).await }, connection).await
+}
+
+/// Over HTTP/2.
+async fn two(stream: impl Stream, endpoint: SocketAddr, http: &Http) -> Result<Outcome, String> {
+    let uri = Uri::builder().scheme("https").authority(host(endpoint, http)).path_and_query(&*http.path);
+    let request = request(http)
+        .uri(uri.build().map_err(impossible)?)
+        .version(Version::HTTP_2)
+        .body(Empty::<Bytes>::new())
+        .map_err(impossible)?;
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| explain(&error))?;
+    drive(async { judge(sender.send_request(request).await, http).await }, connection).await
+}
+
+/// The connection has to be polled for the answer to come; when it ends first, the answer, or why there is none,
+/// is waiting.
+async fn drive(
+    answer: impl Future<Output = Result<Outcome, String>>,
+    connection: impl Future,
+) -> Result<Outcome, String> {
+    match select(Box::pin(answer), Box::pin(connection)).await {
         Either::Left((outcome, _)) => outcome,
         Either::Right((_, answer)) => answer.await,
     }
 }
 
-fn request(endpoint: SocketAddr, http: &Http) -> Result<Request<Empty<Bytes>>, String> {
-    let host = http.host.clone().unwrap_or_else(|| endpoint.to_string());
-    let mut request = Request::builder()
-        .method(http.method.clone())
-        .uri(&http.path)
-        .header(HOST, host)
-        .header(USER_AGENT, "sluice-health")
-        .header(CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|error| format!("the request cannot be made: {error}"))?;
-    for name in http.headers.keys() {
-        request.headers_mut().remove(name);
-    }
-    request.headers_mut().extend(http.headers.clone());
-    Ok(request)
+fn host(endpoint: SocketAddr, http: &Http) -> String {
+    http.host.clone().unwrap_or_else(|| endpoint.to_string())
 }
 
-async fn answer(
-    mut sender: SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
-    http: &Http,
-) -> Result<Outcome, String> {
-    let response = sender.send_request(request).await.map_err(|error| explain(&error))?;
+/// What both versions send.
+fn request(http: &Http) -> request::Builder {
+    let mut request = Request::builder().method(http.method.clone());
+    if let Some(headers) = request.headers_mut() {
+        headers.insert(USER_AGENT, HeaderValue::from_static("sluice-health"));
+        http.headers.keys().for_each(|name| drop(headers.remove(name)));
+        headers.extend(http.headers.clone());
+    }
+    request
+}
+
+fn impossible(error: hyper::http::Error) -> String {
+    format!("the request cannot be made: {error}")
+}
+
+async fn judge(response: hyper::Result<Response<Incoming>>, http: &Http) -> Result<Outcome, String> {
+    let response = response.map_err(|error| explain(&error))?;
     let status = response.status().as_u16();
-    let seen = format!("HTTP {status}");
+    let seen = match response.version() {
+        Version::HTTP_2 => format!("HTTP/2 {status}"),
+        _ => format!("HTTP {status}"),
+    };
     if !http.status.iter().any(|accepted| accepted.contains(&status)) {
         return Ok(Outcome::failed(seen));
     }
@@ -117,7 +162,10 @@ fn explain(error: &hyper::Error) -> String {
     } else {
         match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
             Some(error) => describe(error),
-            None => error.to_string(),
+            None => match error.source() {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            },
         }
     }
 }

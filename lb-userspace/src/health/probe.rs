@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::http;
+use super::{http, tls};
 use crate::model::{Check, Health};
 
 /// What one check found.
@@ -61,6 +61,7 @@ async fn ask(stream: TcpStream, endpoint: SocketAddr, check: &Check) -> Outcome 
         // Closed with a FIN, not a reset: servers log resets as errors, and the TIME-WAIT that a FIN costs is
         // on this host, one port for a minute.
         Check::None | Check::Tcp => Outcome::passed("connected"),
+        Check::Tls(tls) => tls::ask(stream, endpoint, tls).await,
         Check::Http(http) => http::ask(stream, endpoint, http).await,
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use hyper::{HeaderMap, Method};
 
+use super::tls::Tls;
+
 /// A health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -66,7 +68,9 @@ pub enum Check {
     None,
     /// That a TCP connection is accepted.
     Tcp,
-    /// That a request over HTTP/1.1 is answered as it should.
+    /// That a TLS handshake succeeds.
+    Tls(Arc<Tls>),
+    /// That a request is answered as it should.
     Http(Arc<Http>),
 }
 
@@ -85,6 +89,8 @@ pub struct Http {
     pub status: Vec<RangeInclusive<u16>>,
     /// What the body holds; none: it is not read.
     pub body: Option<String>,
+    /// HTTPS: over HTTP/2 where the backend has it; none: HTTP/1.1 without encryption.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Http {
@@ -96,6 +102,7 @@ impl Default for Http {
             headers: HeaderMap::new(),
             status: vec![200..=399],
             body: None,
+            tls: None,
         }
     }
 }
