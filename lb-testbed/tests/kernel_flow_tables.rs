@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -22,8 +23,12 @@ use lb_userspace::kernel::{KernelPlane, Settings};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// Packets of each CPU.
+/// Packets of each CPU at least: it goes on until the sweep has met enough.
 const PACKETS: u32 = 120_000;
+/// Entries that expire under the sweep's eyes.
+const EXPIRED: u64 = 200;
+/// When the sweep gives up.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// Flows that have the same first bucket: four times its lanes.
 const FLOWS: usize = 4 * WAYS as usize;
 /// What a handshake lives, in ticks: the one in which it began. The sweep meets expired ones all the time.
@@ -67,16 +72,18 @@ fn two_cpus_and_a_sweep_leave_every_flow_once_or_not_at_all() -> Result<()> {
     let (mut swept, mut most) = (0, 0);
     thread::scope(|scope| -> Result<()> {
         let cpus = [0, 1].map(|cpu| {
-            let (barrier, frames, dir) = (&barrier, &frames, &dir);
+            let (barrier, is_over, frames, dir) = (&barrier, &is_over, &frames, &dir);
             scope.spawn(move || -> Result<()> {
                 let mut cpus = rustix::thread::CpuSet::new();
-                cpus.set(cpu);
+                cpus.set(cpu % thread::available_parallelism()?);
                 rustix::thread::sched_setaffinity(None, &cpus)?;
                 let path = dir.join("programs").join(names::PROGRAM_XDP);
                 let program = Xdp::from_pin(path, XdpAttachType::Interface)?;
                 let mut random = StdRng::seed_from_u64(cpu as u64);
                 barrier.wait();
-                for _ in 0..PACKETS {
+                let mut sent = 0;
+                while sent < PACKETS || !is_over.load(Ordering::Relaxed) {
+                    sent += 1;
                     let frame =
                         &frames[random.random_range(0..FLOWS)][usize::from(random.random_ratio(1, 3))];
                     program.test_run(TestRunOptions {
@@ -90,19 +97,22 @@ fn two_cpus_and_a_sweep_leave_every_flow_once_or_not_at_all() -> Result<()> {
         });
         let (tables, is_over, swept, most) = (&mut plane.tables, &is_over, &mut swept, &mut most);
         let sweeper = scope.spawn(move || -> Result<()> {
-            while !is_over.load(Ordering::Relaxed) {
-                let sweep = tables.sweep(tables.now())?;
-                *swept += sweep.deleted;
-                *most = sweep.half_open.max(*most);
+            let start = Instant::now();
+            let mut result = Ok(());
+            while *swept < EXPIRED && start.elapsed() < DEADLINE && result.is_ok() {
+                result = tables.sweep(tables.now()).map(|sweep| {
+                    *swept += sweep.deleted;
+                    *most = sweep.half_open.max(*most);
+                });
             }
-            Ok(())
+            is_over.store(true, Ordering::Relaxed);
+            Ok(result?)
         });
         let results = cpus.map(|cpu| cpu.join().expect("a CPU's packets"));
-        is_over.store(true, Ordering::Relaxed);
         sweeper.join().expect("the sweep")?;
         results.into_iter().collect()
     })?;
-    ensure!(swept > 100 && most > WAYS.into(), "{swept} entries expired, {most} at most in the table");
+    ensure!(swept >= EXPIRED && most > WAYS.into(), "{swept} entries expired, {most} at most in the table");
 
     let mut seen = BTreeSet::new();
     let mut twice = BTreeSet::new();
