@@ -17,6 +17,7 @@ mod health;
 mod http;
 pub mod problem;
 mod proxied;
+mod questions;
 mod report;
 mod scalar;
 mod section;

@@ -1,10 +1,13 @@
 //! Health checks: one probe per backend, judged by rise and fall.
 
+mod exec;
+mod grpc;
 mod http;
 mod judge;
 mod probe;
 mod task;
 mod tls;
+mod udp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

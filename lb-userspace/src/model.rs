@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use health::{Check, Health, Http};
+pub use health::{Check, Exec, Grpc, Health, Http, Udp};
 pub use phase::Phase;
 pub use tls::{Tls, Trust};
 

@@ -17,7 +17,9 @@ use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 use lb_userspace::config::problem::Problem;
 use lb_userspace::config::{self, Config, Environment, Interface, Interfaces, LogFormat, PlaneChoice};
-use lb_userspace::model::{Announce, Check, Fallback, Forward, Grace, Health, Http, Plane, Scheduler, Trust};
+use lb_userspace::model::{
+    Announce, Check, Exec, Fallback, Forward, Grace, Grpc, Health, Http, Plane, Scheduler, Tls, Trust, Udp,
+};
 use proptest::prelude::*;
 use rustls::pki_types::ServerName;
 
@@ -171,6 +173,31 @@ fn every_key_of_an_http_check_reaches_it() {
     assert!(!printed.contains("c2VjcmV0"), "{printed}");
     let told = config::changes(&parse(SMALL).unwrap(), &config).join("\n");
     assert!(told.contains("health.port the backend's -> 8081") && !told.contains("c2VjcmV0"), "{told}");
+}
+
+#[test]
+fn every_kind_of_check_has_its_keys() {
+    let check = |keys: &str| {
+        let text = format!("{SMALL}[pool.health]\n{keys}");
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{keys}\n{}", messages(&problems)));
+        config.pools[0].health.check.clone()
+    };
+    let (send, expect) = (b"ping".to_vec(), Some(vec![0, 0xab]));
+    let udp = "check = \"udp\"\nsend = \"ping\"\nexpect = \"hex:00Ab\"";
+    assert_eq!(check(udp), Check::Udp(Arc::new(Udp { send, expect })));
+    let (program, arguments) = ("/bin/check".into(), vec!["-x".to_owned(), String::new()]);
+    let exec = "check = \"exec\"\ncommand = [\"/bin/check\", \"-x\", \"\"]";
+    assert_eq!(check(exec), Check::Exec(Arc::new(Exec { program, arguments })));
+    let plain = Grpc { service: String::new(), host: None, tls: None };
+    assert_eq!(check("check = \"grpc\""), Check::Grpc(Arc::new(plain)));
+    let tls = "check = \"grpcs\"\nservice = \"a.B\"\nhost = \"a.example:443\"\nverify = false";
+    let name = ServerName::try_from("a.example").unwrap();
+    let encrypted = Grpc {
+        service: "a.B".to_owned(),
+        host: Some("a.example:443".to_owned()),
+        tls: Some(Tls::new(Trust::Anyone, Some(name), &[b"h2"]).unwrap()),
+    };
+    assert_eq!(check(tls), Check::Grpc(Arc::new(encrypted)));
 }
 
 #[test]

@@ -206,6 +206,22 @@ fn health(health: &Health) -> Settings {
             settings.extend(http.tls.iter().flat_map(tls));
             if http.tls.is_some() { "https" } else { "http" }
         }
+        Check::Grpc(grpc) => {
+            settings.insert("health.service", format!("{:?}", grpc.service));
+            settings.insert("health.host", own(grpc.host.clone()));
+            settings.extend(grpc.tls.iter().flat_map(tls));
+            if grpc.tls.is_some() { "grpcs" } else { "grpc" }
+        }
+        Check::Udp(udp) => {
+            let text = |bytes: &[u8]| format!("\"{}\"", bytes.escape_ascii());
+            settings.insert("health.send", text(&udp.send));
+            settings.insert("health.expect", udp.expect.as_deref().map_or_else(|| "any".to_owned(), text));
+            "udp"
+        }
+        Check::Exec(exec) => {
+            settings.insert("health.command", format!("{:?} {:?}", exec.program, exec.arguments));
+            "exec"
+        }
     };
     settings.insert("health.check", name.to_owned());
     settings

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::{HeaderMap, Method};
 
-use crate::model::{Check, Health, Http};
+use crate::model::{Check, Exec, Grpc, Health, Http, Udp};
 
 use super::problem::Fault;
 use super::report::Read;
@@ -14,27 +14,38 @@ use super::section::Section;
 use super::tls::tls;
 use super::values::{duration, integer};
 use super::words::{self, CheckKind};
-use super::{address, http};
+use super::{address, http, questions};
 
 /// The checks that make an HTTP request.
 const HTTP: &[CheckKind] = &[CheckKind::Http, CheckKind::Https];
+/// The checks that make a request to a named host.
+const HOSTS: &[CheckKind] = &[CheckKind::Http, CheckKind::Https, CheckKind::Grpc, CheckKind::Grpcs];
+const GRPC: &[CheckKind] = &[CheckKind::Grpc, CheckKind::Grpcs];
+const UDP: &[CheckKind] = &[CheckKind::Udp];
+const EXEC: &[CheckKind] = &[CheckKind::Exec];
 
 /// Reads the section. Where it is missing, backends are asked for TCP connections.
 pub(super) fn health(mut s: Section<'_, '_>) -> Health {
     let default = Health::default();
     // Of a faulty word nothing is known: it must not lead to further problems.
     let kind = s.optional("check", word(words::CHECK)).map(|kind| kind.unwrap_or(CheckKind::Tcp)).ok();
-    let http = http(&mut s, kind);
-    let name = http.host.as_deref().map(http::name);
-    let tls = tls(&mut s, kind, name);
-    let check = match (kind, tls) {
-        (Some(CheckKind::None), _) => Check::None,
-        (Some(CheckKind::Http), _) => Check::Http(Arc::new(http)),
-        (Some(CheckKind::Https), tls @ Some(_)) => Check::Http(Arc::new(Http { tls, ..http })),
-        (Some(CheckKind::Tls), Some(tls)) => Check::Tls(Arc::new(tls)),
-        // The others are faulty.
-        _ => Check::Tcp,
+    let host = only(&mut s, kind, HOSTS, "host", http::host);
+    let tls = tls(&mut s, kind, host.as_deref().map(http::name));
+    let service = only(&mut s, kind, GRPC, "service", questions::service).unwrap_or_default();
+    let http = http(&mut s, kind, host.clone());
+    let udp = udp(&mut s, kind);
+    let exec = exec(&mut s, kind);
+    let check = match kind {
+        Some(CheckKind::None) => Some(Check::None),
+        Some(CheckKind::Tcp) | None => Some(Check::Tcp),
+        Some(CheckKind::Tls) => tls.map(|tls| Check::Tls(Arc::new(tls))),
+        Some(CheckKind::Http | CheckKind::Https) => Some(Check::Http(Arc::new(Http { tls, ..http }))),
+        Some(CheckKind::Grpc | CheckKind::Grpcs) => Some(Check::Grpc(Arc::new(Grpc { service, host, tls }))),
+        Some(CheckKind::Udp) => udp.map(|udp| Check::Udp(Arc::new(udp))),
+        Some(CheckKind::Exec) => exec.map(|exec| Check::Exec(Arc::new(exec))),
     };
+    // What is faulty is not used: it only must not lead to further problems.
+    let check = check.unwrap_or(Check::Tcp);
     let (interval, fast_interval, timeout) = times(&mut s, &default);
     let health = Health {
         check,
@@ -71,10 +82,9 @@ fn times(s: &mut Section<'_, '_>, default: &Health) -> (Duration, Duration, Dura
     (interval.ok().flatten().unwrap_or(default.interval), fast, timeout)
 }
 
-fn http(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Http {
+fn http(s: &mut Section<'_, '_>, kind: Option<CheckKind>, host: Option<String>) -> Http {
     let default = Http::default();
     let method = only(s, kind, HTTP, "method", http::method).unwrap_or(default.method);
-    let host = only(s, kind, HTTP, "host", http::host);
     let path = only(s, kind, HTTP, "path", http::path).unwrap_or(default.path);
     let headers = s.entries("headers", http::header);
     let headers: Option<HeaderMap> =
@@ -86,6 +96,36 @@ fn http(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Http {
         s.report.fault(&s.at("body"), fault.hint("write method = \"GET\", or leave body out"));
     }
     Http { method, host, path, headers: headers.unwrap_or_default(), status, body, tls: None }
+}
+
+fn udp(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Option<Udp> {
+    let send = match kind {
+        Some(CheckKind::Udp) => {
+            s.required("send", "\"ping\", or hex digits: \"hex:0a0b\"", questions::bytes).ok()
+        }
+        _ => only(s, kind, UDP, "send", questions::bytes),
+    };
+    let expect = only(s, kind, UDP, "expect", questions::bytes);
+    Some(Udp { send: send?, expect })
+}
+
+fn exec(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Option<Exec> {
+    let key = "command";
+    let command = match kind {
+        Some(CheckKind::Exec) => s.one_or_more(key, "[\"/usr/local/bin/check\"]", questions::argument).ok(),
+        _ => {
+            let command = s.list(key, questions::argument);
+            fits(s, kind, EXEC, key, command)
+        }
+    };
+    let (program, arguments) = command.as_ref()?.split_first()?;
+    if !program.starts_with('/') {
+        let fault = Fault::new("does not begin with the absolute path of a program");
+        let hint = "such as [\"/usr/local/bin/check\", \"--fast\"]; a shell is run by [\"/bin/sh\", \"-c\", \"...\"]";
+        s.report.fault(&s.report.entry(s.at(key), 0), fault.hint(hint));
+        return None;
+    }
+    Some(Exec { program: program.into(), arguments: arguments.to_vec() })
 }
 
 /// A key that some checks alone take.

@@ -86,13 +86,25 @@ impl<'r, 'a> Section<'r, 'a> {
         example: &str,
         read: impl Fn(&Scalar<'_>) -> Result<T, Fault>,
     ) -> Read<Vec<T>> {
-        let Some(node) = self.take(key) else { return Err(self.missing(key, example)) };
-        let path = self.at(key);
-        let Value::Array(items) = &node.value else { return Ok(vec![self.scalar(&path, node, &read)?]) };
-        if items.is_empty() {
+        let list = self.list(key, read)?.ok_or_else(|| self.missing(key, example))?;
+        if list.is_empty() {
             let fault = Fault::new("is empty").hint(format!("write {key} = {example}"));
-            return Err(self.report.fault(&path, fault));
+            return Err(self.report.fault(&self.at(key), fault));
         }
+        Ok(list)
+    }
+
+    /// One value or an array of them.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Scalar<'_>) -> Result<T, Fault>,
+    ) -> Read<Option<Vec<T>>> {
+        let Some(node) = self.take(key) else { return Ok(None) };
+        let path = self.at(key);
+        let Value::Array(items) = &node.value else {
+            return Ok(Some(vec![self.scalar(&path, node, &read)?]));
+        };
         // All of them are read before the first faulty one ends it.
         let read: Vec<Read<T>> = items
             .iter()
@@ -103,7 +115,7 @@ impl<'r, 'a> Section<'r, 'a> {
                 self.scalar(&path, item, &read)
             })
             .collect();
-        read.into_iter().collect()
+        read.into_iter().collect::<Read<Vec<T>>>().map(Some)
     }
 
     fn missing(&self, key: &str, example: &str) -> Reported {

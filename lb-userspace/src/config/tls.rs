@@ -13,7 +13,7 @@ use super::values;
 use super::words::CheckKind;
 
 /// The checks that make a TLS handshake.
-const TLS: &[CheckKind] = &[CheckKind::Tls, CheckKind::Https];
+const TLS: &[CheckKind] = &[CheckKind::Tls, CheckKind::Https, CheckKind::Grpcs];
 
 /// Reads the keys of TLS; `None`: the check has none, or they are faulty.
 ///
@@ -28,7 +28,11 @@ pub(super) fn tls(s: &mut Section<'_, '_>, kind: Option<CheckKind>, name: Option
     }
     let kind = kind.filter(|kind| TLS.contains(kind))?;
     let trust = if verify { trust.unwrap_or(Trust::System) } else { Trust::Anyone };
-    let protocols: &[&[u8]] = if kind == CheckKind::Https { &[b"h2", b"http/1.1"] } else { &[] };
+    let protocols: &[&[u8]] = match kind {
+        CheckKind::Https => &[b"h2", b"http/1.1"],
+        CheckKind::Grpcs => &[b"h2"],
+        _ => &[],
+    };
     let from_host = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
     let key = if matches!(trust, Trust::System) { "check" } else { "ca_file" };
     Tls::new(trust, sni.or(from_host), protocols)

@@ -70,6 +70,10 @@ pub(super) enum CheckKind {
     Tls,
     Http,
     Https,
+    Grpc,
+    Grpcs,
+    Udp,
+    Exec,
 }
 
 impl CheckKind {
@@ -85,7 +89,10 @@ pub(super) const CHECK: Words<CheckKind> = &[
     ("http", Is(CheckKind::Http)),
     ("https", Is(CheckKind::Https)),
     ("tls", Is(CheckKind::Tls)),
+    ("grpc", Is(CheckKind::Grpc)),
+    ("grpcs", Is(CheckKind::Grpcs)),
+    ("udp", Is(CheckKind::Udp)),
+    ("exec", Is(CheckKind::Exec)),
     ("none", Is(CheckKind::None)),
-    ("grpc", Later("use \"tcp\"")),
     ("agent", Later("use \"http\", or set weights with `sluice backend weight`")),
 ];

@@ -1,5 +1,6 @@
 //! The HTTP check: over HTTP/1.1 (RFC 9112), with TLS also over HTTP/2 (RFC 9113).
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::http::request;
@@ -21,7 +22,7 @@ use super::tls;
 use crate::model::Http;
 
 /// What HTTP runs over.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
 /// What a backend may send before the end of its headers; more is a failure.
@@ -59,7 +60,11 @@ async fn one(stream: impl Stream, endpoint: SocketAddr, http: &Http) -> Result<O
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| explain(&error))?;
-    drive(async { judge(sender.send_request(request).await, http).await }, connection).await
+    let answer = async {
+        let response = sender.send_request(request).await;
+        judge(response.map_err(|error| explain(&error))?, http).await
+    };
+    drive(answer, connection).await
 }
 
 /// Over HTTP/2.
@@ -70,12 +75,29 @@ async fn two(stream: impl Stream, endpoint: SocketAddr, http: &Http) -> Result<O
         .version(Version::HTTP_2)
         .body(Empty::<Bytes>::new())
         .map_err(impossible)?;
+    over_two(stream, request, |response| judge(response, http)).await
+}
+
+/// Makes one request over HTTP/2 and has its answer judged.
+pub(super) async fn over_two<B, F>(
+    stream: impl Stream,
+    request: Request<B>,
+    judge: impl FnOnce(Response<Incoming>) -> F,
+) -> Result<Outcome, String>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
+    F: Future<Output = Result<Outcome, String>>,
+{
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| explain(&error))?;
-    drive(async { judge(sender.send_request(request).await, http).await }, connection).await
+    let answer = async {
+        let response = sender.send_request(request).await;
+        judge(response.map_err(|error| explain(&error))?).await
+    };
+    drive(answer, connection).await
 }
 
 /// The connection has to be polled for the answer to come; when it ends first, the answer, or why there is none,
@@ -109,8 +131,7 @@ fn impossible(error: hyper::http::Error) -> String {
     format!("the request cannot be made: {error}")
 }
 
-async fn judge(response: hyper::Result<Response<Incoming>>, http: &Http) -> Result<Outcome, String> {
-    let response = response.map_err(|error| explain(&error))?;
+async fn judge(response: Response<Incoming>, http: &Http) -> Result<Outcome, String> {
     let status = response.status().as_u16();
     let seen = match response.version() {
         Version::HTTP_2 => format!("HTTP/2 {status}"),

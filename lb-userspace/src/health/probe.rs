@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{http, tls};
+use super::{exec, grpc, http, tls, udp};
 use crate::model::{Check, Health};
 
 /// What one check found.
@@ -33,7 +33,19 @@ pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Out
     let deadline = Instant::now() + health.timeout;
     let late = |what: &str| Outcome::failed(format!("no {what} within {} ms", health.timeout.as_millis()));
     let endpoint = health.endpoint(backend);
-    let connected = match timeout_at(deadline, connect(endpoint, health.source_to(endpoint))).await {
+    let source = health.source_to(endpoint);
+    match &health.check {
+        Check::Udp(udp) => {
+            let answer = timeout_at(deadline, udp::ask(endpoint, source, udp)).await;
+            return answer.unwrap_or_else(|_| Ok(late("answer")));
+        }
+        Check::Exec(exec) => {
+            let result = timeout_at(deadline, exec::ask(endpoint, exec)).await;
+            return result.unwrap_or_else(|_| Ok(late("result")));
+        }
+        Check::None | Check::Tcp | Check::Tls(_) | Check::Http(_) | Check::Grpc(_) => {}
+    }
+    let connected = match timeout_at(deadline, connect(endpoint, source)).await {
         Err(_) => return Ok(late("connection")),
         Ok(connected) => connected,
     };
@@ -58,16 +70,17 @@ async fn connect(endpoint: SocketAddr, source: Option<IpAddr>) -> io::Result<Tcp
 
 async fn ask(stream: TcpStream, endpoint: SocketAddr, check: &Check) -> Outcome {
     match check {
+        Check::Grpc(grpc) => grpc::ask(stream, endpoint, grpc).await,
         // Closed with a FIN, not a reset: servers log resets as errors, and the TIME-WAIT that a FIN costs is
         // on this host, one port for a minute.
-        Check::None | Check::Tcp => Outcome::passed("connected"),
+        Check::None | Check::Tcp | Check::Udp(_) | Check::Exec(_) => Outcome::passed("connected"),
         Check::Tls(tls) => tls::ask(stream, endpoint, tls).await,
         Check::Http(http) => http::ask(stream, endpoint, http).await,
     }
 }
 
 /// Whether this host lacks what a connection needs: descriptors, memory, ports, the source address.
-fn is_local(error: &io::Error) -> bool {
+pub(super) fn is_local(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,41 @@ pub enum Check {
     Tls(Arc<Tls>),
     /// That a request is answered as it should.
     Http(Arc<Http>),
+    /// That the gRPC health protocol says SERVING.
+    Grpc(Arc<Grpc>),
+    /// That a datagram is answered.
+    Udp(Arc<Udp>),
+    /// That a program succeeds.
+    Exec(Arc<Exec>),
+}
+
+/// A question by the gRPC health protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grpc {
+    /// The service that is asked about; empty: the server as a whole.
+    pub service: String,
+    /// The authority of the request; none: the address that is asked.
+    pub host: Option<String>,
+    /// None: HTTP/2 without encryption.
+    pub tls: Option<Tls>,
+}
+
+/// A datagram and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// What is sent.
+    pub send: Vec<u8>,
+    /// What the answer holds, not empty; none: any answer will do.
+    pub expect: Option<Vec<u8>>,
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// An absolute path.
+    pub program: PathBuf,
+    /// What it is called with.
+    pub arguments: Vec<String>,
 }
 
 /// A request and the answer that it should get.

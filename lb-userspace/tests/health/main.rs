@@ -1,8 +1,10 @@
 //! Health checks against real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod grpc;
 mod harness;
 mod http;
+mod others;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};

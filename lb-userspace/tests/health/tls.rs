@@ -19,17 +19,18 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::grpc;
 use crate::harness::*;
 
 /// An authority, and a key with its certificate.
-struct Identity {
+pub(crate) struct Identity {
     authority: CertificateDer<'static>,
     acceptor: ServerConfig,
 }
 
 impl Identity {
     /// Made out to `name`.
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let (key, ca_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let mut ca = CertificateParams::default();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -46,8 +47,23 @@ impl Identity {
         Self { authority: authority.der().clone(), acceptor }
     }
 
-    fn trusted(&self) -> Trust {
+    pub(crate) fn trusted(&self) -> Trust {
         Trust::Authorities { file: "/ca.pem".into(), certificates: vec![self.authority.clone()] }
+    }
+
+    /// A server of the gRPC health protocol.
+    pub(crate) async fn serve_grpc(mut self) -> SocketAddr {
+        self.acceptor.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(self.acceptor));
+        server(move |stream, _| {
+            let acceptor = acceptor.clone();
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), service_fn(grpc::answer)).await;
+            }
+        })
+        .await
     }
 
     /// A server that answers HTTP requests, by the protocol that the handshake chose, with what it was asked.
