@@ -8,6 +8,7 @@ mod demo;
 mod old_kernel;
 mod process;
 mod rights;
+mod rules;
 mod setup;
 mod test;
 mod workspace;
@@ -38,6 +39,8 @@ enum Verb {
     Bench(bench::Bench),
     /// Run the kernel ring on Debian 12's kernel (6.1), in a virtual machine
     OldKernel(old_kernel::Options),
+    /// Take each rule of the data path's state out of the code: a test must fail (ten minutes)
+    Rules(rules::Options),
     /// Exactly what CI runs
     Ci,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&options),
         Verb::Bench(bench) => bench::run(&bench),
         Verb::OldKernel(options) => old_kernel::run(&options),
+        Verb::Rules(options) => rules::run(&options),
         Verb::Ci => ci::run(),
     };
     match outcome {
