@@ -37,7 +37,9 @@ pub fn insert(key: &ExactKey, claim: Claim, is_udp: bool) -> bool {
     // SAFETY: this CPU's element; `key` may be the other part of it.
     unsafe {
         (&raw mut (*scratch).entry).write(exact::fresh(claim, is_udp));
-        maps::EXACT.insert(key, &(*scratch).entry, maps::NOEXIST).is_ok()
+        // From where it is: a copy of it would not fit on the stack.
+        let entry = &(*scratch).entry;
+        maps::EXACT.insert(key, entry, maps::NOEXIST).is_ok()
     }
 }
 

@@ -25,16 +25,17 @@ use lb_common::Counter;
 use lb_ebpf::{Verdict, fast, rare};
 
 #[cfg(feature = "flood-control")]
-use crate::control::Control as Maps;
-#[cfg(not(feature = "flood-control"))]
+use crate::control::Control as Fast;
 use crate::tables::Maps;
+#[cfg(not(feature = "flood-control"))]
+use crate::tables::Maps as Fast;
 
 /// Native and generic XDP. Accepts frames in several buffers, so that jumbo MTUs can be attached.
 #[xdp(frags)]
 #[inline(always)]
 pub fn sluice_xdp(context: XdpContext) -> u32 {
     let frame = &mut xdp::Frame::new(context.ctx);
-    let verdict = fast(frame, &Maps);
+    let verdict = fast(frame, &Fast);
     if verdict.rare {
         // SAFETY: nothing here needs to be dropped. Where the call fails the verdict holds as it is.
         unsafe { maps::RARE_XDP.tail_call(&context, 0) }
@@ -47,7 +48,7 @@ pub fn sluice_xdp(context: XdpContext) -> u32 {
 #[inline(always)]
 pub fn sluice_xdp_rare(context: XdpContext) -> u32 {
     let frame = &mut xdp::Frame::new(context.ctx);
-    let verdict = rare(frame, &tables::Maps);
+    let verdict = rare(frame, &Maps);
     xdp_action(frame, verdict)
 }
 
@@ -69,7 +70,7 @@ const NEXT: i32 = -1;
 #[inline(always)]
 pub fn sluice_tc(context: TcContext) -> i32 {
     let frame = &mut tc::Frame::new(context.skb.skb);
-    let verdict = fast(frame, &Maps);
+    let verdict = fast(frame, &Fast);
     if verdict.rare {
         // SAFETY: as in `sluice_xdp`.
         unsafe { maps::RARE_TC.tail_call(&context, 0) }
@@ -82,7 +83,7 @@ pub fn sluice_tc(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn sluice_tc_rare(context: TcContext) -> i32 {
     let frame = &mut tc::Frame::new(context.skb.skb);
-    let verdict = rare(frame, &tables::Maps);
+    let verdict = rare(frame, &Maps);
     tc_action(frame, verdict)
 }
 
