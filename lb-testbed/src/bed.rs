@@ -45,6 +45,8 @@ pub struct Setup {
     pub drain_timeout: &'static str,
     /// `service.down_grace`.
     pub down_grace: &'static str,
+    /// `pool.health.interval`; two failures take a backend down, two successes bring it up.
+    pub interval: &'static str,
     /// Further services of the config.
     pub services: &'static str,
 }
@@ -60,13 +62,14 @@ impl Setup {
             vips: vec![VIP4, VIP6],
             drain_timeout: "30s",
             down_grace: "10s",
+            interval: "500ms",
             services: "",
         }
     }
 
     /// The config with these backends, each an address and a weight.
     pub fn config(&self, backends: &[(SocketAddr, u16)]) -> String {
-        let Self { flows, vips, drain_timeout, down_grace, services, .. } = self;
+        let Self { flows, vips, drain_timeout, down_grace, interval, services, .. } = self;
         let plane = match self.plane {
             Plane::Proxy => "off".to_owned(),
             plane => plane.to_string(),
@@ -80,7 +83,7 @@ impl Setup {
              [kernel]\nplane = \"{plane}\"\nflows = {flows}\n\
              [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n{services}\
              [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n\
-             [pool.health]\ncheck = \"tcp\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 2\n{}",
+             [pool.health]\ncheck = \"tcp\"\ninterval = \"{interval}\"\ntimeout = \"500ms\"\nrise = 2\nfall = 2\n{}",
             listen.join(", "),
             backends.collect::<String>()
         )

@@ -55,6 +55,25 @@ fn the_proxy_loses_no_silent_flow_of_a_backend_that_comes_back() -> anyhow::Resu
     a_process_and_a_link_stumble(Plane::Proxy)
 }
 
+#[test]
+fn a_backend_whose_link_is_down_is_down_before_its_next_check() -> anyhow::Result<()> {
+    let setup = Setup { vips: vec![VIP4], interval: "1h", ..Setup::on(Plane::Tc) };
+    let bed = Bed::start(setup)?;
+    state_is(&bed, 1, "up")?;
+    let start = Instant::now();
+    bed.topology.backends[1].cut()?;
+    state_is(&bed, 1, "down")?;
+    let took = start.elapsed();
+    ensure!(took < NOTICE, "seen after {took:?}");
+    let pool = bed.pool()?;
+    ensure!(pool.backends[1].reason.contains(" is down"), "{}", pool.backends[1].reason);
+    ensure!([0, 2].iter().all(|&other: &usize| pool.backends[other].state == "up"), "{pool:?}");
+    // The others serve.
+    let new = bed.long(30, None)?.finish()?;
+    ensure!(new.broken == 0 && new.backends.len() == 2, "{new}");
+    Ok(())
+}
+
 fn bed(plane: Plane, down_grace: &'static str) -> anyhow::Result<Bed> {
     Bed::start(Setup { vips: vec![VIP4], down_grace, ..Setup::on(plane) })
 }

@@ -10,7 +10,7 @@ mod tls;
 mod udp;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -65,6 +65,7 @@ pub struct Checker {
 #[derive(Debug)]
 struct Probe {
     health: watch::Sender<model::Health>,
+    lost: watch::Sender<String>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -96,16 +97,27 @@ impl Checker {
         });
         for ((pool, address), (was_up, health)) in wanted {
             let (sender, health) = watch::channel(health);
+            let (loser, lost) = watch::channel(String::new());
             let task = Task {
                 pool: pool.clone(),
                 address,
                 was_up,
                 health,
+                lost,
                 running: self.running.clone(),
                 observations: self.observations.clone(),
             };
             let task = AbortOnDropHandle::new(tokio::spawn(task.run(probe::probe)));
-            self.probes.insert((pool, address), Probe { health: sender, _task: task });
+            self.probes.insert((pool, address), Probe { health: sender, lost: loser, _task: task });
+        }
+    }
+    /// Takes in that the way to a host was lost, and why: those who are checked there are down at once, until they
+    /// have risen again. Their next checks are made as always.
+    pub fn lose(&mut self, host: IpAddr, why: &str) {
+        for ((_, address), probe) in &self.probes {
+            if probe.health.borrow().endpoint(*address).ip() == host {
+                probe.lost.send_replace(why.to_owned());
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod facts;
 mod fixtures;
 pub mod neighbours;
 pub mod qdiscs;
+mod reached;
 mod routes;
 mod socket;
 mod tables;
@@ -28,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::data_plane::kernel::Prefix;
 
 pub use error::NetworkError;
+pub use reached::Reached;
 
 /// One network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,9 @@ pub struct Facts {
     pub on_link: BTreeMap<IpAddr, OnLink>,
     /// Targets that have no next hop, each with the reason.
     pub unreachable: BTreeMap<IpAddr, String>,
+    /// Those of them that surely cannot be reached: the link is down or gone, the neighbour did not answer the
+    /// kernel, or there is no route. Where the reason is that nobody asked yet, it is not known.
+    pub lost: BTreeSet<IpAddr>,
 }
 
 /// An Ethernet interface with the subnet of a VIP.

@@ -28,6 +28,11 @@ impl Judge {
         self.up == Some(true)
     }
 
+    /// Takes in that there is no way to the backend: no further proof is needed.
+    pub(super) fn lose(&mut self) {
+        *self = Self { up: Some(false), against: 0 };
+    }
+
     /// Whether the last checks contradict the judgement.
     pub(super) fn is_changing(&self) -> bool {
         self.against > 0
@@ -64,6 +69,14 @@ mod tests {
             judge.is_changing()
         });
         assert_eq!(changing, [false, true, true, false, true, false, false]);
+    }
+
+    #[test]
+    fn a_lost_backend_is_down_until_it_has_risen() {
+        let mut judge = Judge::new(true);
+        judge.lose();
+        let up = [false, true, false, true, true].map(|ok| judge.observe(ok, &health(2, 3)));
+        assert_eq!(up, [false, false, false, false, true]);
     }
 
     #[test]

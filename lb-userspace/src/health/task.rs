@@ -21,6 +21,8 @@ pub(super) struct Task {
     pub(super) address: SocketAddr,
     pub(super) was_up: bool,
     pub(super) health: watch::Receiver<Health>,
+    /// Why there is no way to the backend, each time that it was lost.
+    pub(super) lost: watch::Receiver<String>,
     pub(super) running: Arc<Semaphore>,
     pub(super) observations: mpsc::Sender<Observation>,
 }
@@ -37,19 +39,27 @@ impl Task {
             let health = self.health.borrow_and_update().clone();
             let Ok(permit) = self.running.acquire().await else { return };
             let (at, started) = (rfc3339(SystemTime::now()), Instant::now());
-            let outcome = probe(self.address, health.clone()).await;
+            let outcome = tokio::select! {
+                biased;
+                Ok(()) = self.lost.changed() => Err(self.lost.borrow_and_update().clone()),
+                outcome = probe(self.address, health.clone()) => Ok(outcome),
+            };
             let took_ms = started.elapsed().as_secs_f64() * 1000.0;
             drop(permit);
-            match outcome {
-                Ok(Outcome { ok, detail }) => {
+            let seen = match outcome {
+                Ok(Ok(Outcome { ok, detail })) => Ok((judge.observe(ok, &health), ok, detail)),
+                Ok(Err(error)) => Err(error),
+                Err(why) => {
+                    judge.lose();
+                    Ok((false, false, why))
+                }
+            };
+            match seen {
+                Ok((up, ok, detail)) => {
                     blind = false;
-                    let observation = Observation {
-                        pool: self.pool.clone(),
-                        address: self.address,
-                        up: judge.observe(ok, &health),
-                        check: LastCheck { ok, at, took_ms, detail },
-                    };
-                    if self.observations.send(observation).await.is_err() {
+                    let check = LastCheck { ok, at, took_ms, detail };
+                    let (pool, address) = (self.pool.clone(), self.address);
+                    if self.observations.send(Observation { pool, address, up, check }).await.is_err() {
                         return;
                     }
                 }
@@ -64,6 +74,7 @@ impl Task {
             tokio::select! {
                 () = sleep_until(started + shortened(interval, &mut rand::rng())) => {}
                 changed = self.health.changed() => if changed.is_err() { return },
+                Ok(()) = self.lost.changed() => self.lost.mark_changed(),
             }
         }
     }
@@ -91,7 +102,8 @@ mod tests {
         Health { interval: INTERVAL, fast_interval: INTERVAL, timeout: INTERVAL, ..Health::default() }
     }
 
-    type Running = (watch::Sender<Health>, AbortOnDropHandle<()>);
+    /// A task, how to change its config, and how to tell that its backend is lost.
+    type Running = (watch::Sender<Health>, AbortOnDropHandle<()>, watch::Sender<String>);
 
     /// Tasks whose probes are `probe`, and what they observe.
     fn tasks<F>(
@@ -107,15 +119,17 @@ mod tests {
         let probes = (0..count)
             .map(|port| {
                 let (sender, health) = watch::channel(health());
+                let (loser, lost) = watch::channel(String::new());
                 let task = Task {
                     pool: "web".to_owned(),
                     address: SocketAddr::from(([127, 0, 0, 1], port)),
                     was_up: false,
                     health,
+                    lost,
                     running: running.clone(),
                     observations: observations.clone(),
                 };
-                (sender, AbortOnDropHandle::new(tokio::spawn(task.run(probe.clone()))))
+                (sender, AbortOnDropHandle::new(tokio::spawn(task.run(probe.clone()))), loser)
             })
             .collect();
         (probes, receiver)
@@ -190,6 +204,27 @@ mod tests {
         }
         // Fast from the first failure to the third, and between the two successes.
         assert_eq!(waits[1..], [false, false, true, true, false, false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_backend_is_down_at_once_and_rises_again() {
+        let took = Duration::from_millis(300);
+        let (probes, mut observed) = tasks(1, 1, move |_, _| async move {
+            tokio::time::sleep(took).await;
+            Ok(Outcome::passed("connected"))
+        });
+        // Between two checks, then within one.
+        for wait in [100, 800].map(Duration::from_millis) {
+            while !observed.recv().await.unwrap().up {}
+            tokio::time::sleep(wait).await;
+            let started = Instant::now();
+            probes[0].2.send_replace("eth1 is down".to_owned());
+            let seen = observed.recv().await.unwrap();
+            assert_eq!((seen.up, seen.check.detail.as_str()), (false, "eth1 is down"));
+            assert_eq!(started.elapsed(), Duration::ZERO);
+        }
+        assert!(!observed.recv().await.unwrap().up, "one success is not enough");
+        assert!(observed.recv().await.unwrap().up);
     }
 
     #[tokio::test(start_paused = true)]

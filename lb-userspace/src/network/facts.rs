@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::{NextHop, limits};
+use rtnetlink::packet_route::neighbour::NeighbourState;
 
 use crate::data_plane::kernel::Prefix;
 
@@ -22,13 +23,17 @@ pub(super) struct Computed {
 pub(super) fn compute(tables: &Tables, targets: &BTreeSet<IpAddr>, capacity: usize) -> Computed {
     let mut hops = BTreeMap::new();
     let mut unreachable = BTreeMap::new();
+    let mut lost = BTreeSet::new();
     for target in targets {
         match target_hop(tables, *target) {
             Ok(hop) => {
                 hops.insert(*target, hop);
             }
-            Err(reason) => {
-                unreachable.insert(*target, reason);
+            Err(none) => {
+                if none.is_lost {
+                    lost.insert(*target);
+                }
+                unreachable.insert(*target, none.reason);
             }
         }
     }
@@ -41,6 +46,7 @@ pub(super) fn compute(tables: &Tables, targets: &BTreeSet<IpAddr>, capacity: usi
         ours: tables.addresses.iter().filter(|(_, ours)| **ours).map(|(key, _)| key.ip).collect(),
         on_link: BTreeMap::new(),
         unreachable,
+        lost,
     };
     Computed { facts, left_out }
 }
@@ -139,46 +145,69 @@ fn way(tables: &Tables, ip: IpAddr) -> Result<&[Hop], String> {
     }
 }
 
-fn target_hop(tables: &Tables, target: IpAddr) -> Result<NextHop, String> {
-    if tables.is_local(target) {
-        return Err(format!(
-            "{target} is an address of this host: the kernel planes forward to other hosts only"
-        ));
-    }
-    first_resolved(tables, way(tables, target)?, target)
+/// Why there is no next hop.
+struct NoHop {
+    reason: String,
+    /// The host surely cannot be reached.
+    is_lost: bool,
 }
 
-/// The first way whose neighbour is resolved; else the reason why the first one is not.
-fn first_resolved(tables: &Tables, hops: &[Hop], target: IpAddr) -> Result<NextHop, String> {
-    let mut reason = None;
+impl NoHop {
+    fn lost(reason: String) -> Self {
+        Self { reason, is_lost: true }
+    }
+
+    fn unknown(reason: String) -> Self {
+        Self { reason, is_lost: false }
+    }
+}
+
+fn target_hop(tables: &Tables, target: IpAddr) -> Result<NextHop, NoHop> {
+    if tables.is_local(target) {
+        return Err(NoHop::unknown(format!(
+            "{target} is an address of this host: the kernel planes forward to other hosts only"
+        )));
+    }
+    first_resolved(tables, way(tables, target).map_err(NoHop::lost)?, target)
+}
+
+/// The first way whose neighbour is resolved; else the reason why the first one is not. Lost is who is lost on every
+/// way.
+fn first_resolved(tables: &Tables, hops: &[Hop], target: IpAddr) -> Result<NextHop, NoHop> {
+    let mut first: Option<NoHop> = None;
     for hop in hops {
         match next_hop(tables, hop.interface, hop.gateway.unwrap_or(target)) {
             Ok(hop) => return Ok(hop),
-            Err(why) => {
-                reason.get_or_insert(why);
-            }
+            Err(none) => match &mut first {
+                Some(first) => first.is_lost &= none.is_lost,
+                None => first = Some(none),
+            },
         }
     }
-    Err(reason.unwrap_or_else(|| format!("the route to {target} leads nowhere")))
+    Err(first.unwrap_or_else(|| NoHop::lost(format!("the route to {target} leads nowhere"))))
 }
 
-fn next_hop(tables: &Tables, interface: u32, ip: IpAddr) -> Result<NextHop, String> {
+fn next_hop(tables: &Tables, interface: u32, ip: IpAddr) -> Result<NextHop, NoHop> {
     let name = tables.name(interface);
     let Some(device) = tables.devices.get(&interface) else {
-        return Err(format!("{name} is gone"));
+        return Err(NoHop::lost(format!("{name} is gone")));
     };
     if !device.link.up {
-        return Err(format!("{name} is down (see `ip link show {name}`)"));
+        return Err(NoHop::lost(format!("{name} is down (see `ip link show {name}`)")));
     }
     let Some(source) = device.mac else {
-        return Err(format!("{name} has no Ethernet address: the kernel planes cannot send there"));
+        let reason = format!("{name} has no Ethernet address: the kernel planes cannot send there");
+        return Err(NoHop::unknown(reason));
     };
     let Some(neighbour) = tables.neighbours.get(&(interface, ip)) else {
-        return Err(format!("neighbour {ip} on {name} is not known yet"));
+        return Err(NoHop::unknown(format!("neighbour {ip} on {name} is not known yet")));
     };
     match neighbour.resolved() {
         Some(destination) => Ok(NextHop { destination, source, ifindex: interface, mtu: device.link.mtu }),
-        None => Err(format!("neighbour {ip} on {name} does not answer (state {})", neighbour.state)),
+        None => Err(NoHop {
+            reason: format!("neighbour {ip} on {name} does not answer (state {})", neighbour.state),
+            is_lost: neighbour.state == NeighbourState::Failed,
+        }),
     }
 }
 
@@ -243,7 +272,6 @@ pub(super) const CAPACITY: usize = limits::ROUTES as usize;
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::neighbour::NeighbourState;
     use rtnetlink::packet_route::route::RouteType;
 
     use super::*;
@@ -309,6 +337,24 @@ mod tests {
             let reason = &facts.unreachable[&ip(target)];
             assert!(reason.contains(word) && reason.contains(target), "{target}: {reason}");
         }
+        assert_eq!(facts.lost, ["10.0.0.3", "fd00:5::1"].map(ip).into());
+    }
+
+    #[test]
+    fn a_host_is_lost_with_its_last_way() {
+        let mut tables = host();
+        tables.fold(&fixtures::neighbour(3, "10.9.9.9", NeighbourState::Reachable, true));
+        tables.replace_routes(&[
+            route("0.0.0.0", 0, 2, Some("10.0.0.254"), 100),
+            route("0.0.0.0", 0, 3, Some("10.9.9.9"), 200),
+        ]);
+        let lost = |tables: &Tables| facts(tables, &["198.51.100.1"]).lost;
+        tables.fold(&fixtures::link_down(2, "eth0", 1));
+        assert_eq!(lost(&tables), BTreeSet::new());
+        tables.fold(&fixtures::neighbour(3, "10.9.9.9", NeighbourState::Incomplete, true));
+        assert_eq!(lost(&tables), BTreeSet::new(), "it is being asked for");
+        tables.fold(&fixtures::neighbour(3, "10.9.9.9", NeighbourState::Failed, true));
+        assert_eq!(lost(&tables), [ip("198.51.100.1")].into());
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Daemon {
             supervisor.spawn("interfaces", follow);
             receiver
         });
-        supervisor.spawn("health", tasks::check(wanted_targets, observer, stop.clone()));
+        supervisor.spawn("health", tasks::check(wanted_targets, facts.clone(), observer, stop.clone()));
         let resolve = tasks::resolve(wanted_once, Arc::clone(&network), stop.clone());
         supervisor.spawn("neighbours", resolve);
         supervisor.spawn("vips", vips::keep(wanted_vips, facts, Arc::clone(&network), stop.clone()));

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::controller::task::Controller;
 use crate::health::{Checker, Observation, Target};
-use crate::network::Network;
+use crate::network::{Facts, Network, Reached};
 use crate::supervisor::Outcome;
 
 use super::interfaces::Attacher;
@@ -42,19 +42,28 @@ pub(super) async fn attach(
     outcome
 }
 
-/// Checks the backends that the controller wants checked.
+/// Checks the backends that the controller wants checked, and those at once that the network has lost.
 pub(super) async fn check(
     mut targets: watch::Receiver<Vec<Target>>,
+    mut facts: watch::Receiver<Facts>,
     observations: mpsc::Sender<Observation>,
     stop: CancellationToken,
 ) -> Outcome {
     let mut checker = Checker::start(observations);
+    let mut reached = Reached::default();
+    checker.set_targets(targets.borrow_and_update().clone());
+    facts.mark_changed();
     loop {
-        checker.set_targets(targets.borrow_and_update().clone());
-        let Some(Ok(())) = stop.run_until_cancelled(targets.changed()).await else { break };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Ok(()) = targets.changed() => checker.set_targets(targets.borrow_and_update().clone()),
+            Ok(()) = facts.changed() => {
+                for (host, why) in reached.take_in(&facts.borrow_and_update()) {
+                    checker.lose(host, &why);
+                }
+            }
+        }
     }
-    stop.cancelled().await;
-    Ok(())
 }
 
 /// Has neighbours resolved that replies wait for.
