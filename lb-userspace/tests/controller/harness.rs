@@ -211,13 +211,18 @@ impl World {
 
     /// Waits until the controller has taken in what was sent to it and everything is applied.
     pub async fn done(&self) {
-        self.eventually("everything is applied", || {
+        let is_done = || {
             let taken = self.observations.capacity() == self.observations.max_capacity();
             taken && *self.progress.borrow() == Progress::Done
-        })
-        .await;
-        // Answered after the reconcile that is under way.
-        self.handle.status().await.unwrap();
+        };
+        loop {
+            self.eventually("everything is applied", is_done).await;
+            // Answered after the reconcile that is under way, which may fail.
+            self.handle.status().await.unwrap();
+            if is_done() {
+                return;
+            }
+        }
     }
 
     pub async fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
