@@ -37,9 +37,6 @@ pub(crate) fn answer<F: Family, P: Packet, T: Tables>(
         Err(Counter::Fragment | Counter::Options) => return Verdict::PASS,
         Err(reason) => return Verdict::drop(reason),
     };
-    if segment.is_syn() {
-        return Verdict::PASS;
-    }
     let whose = match claimant(tables, endpoint, network, &segment) {
         Some(ServiceId::DIRECT) => return Verdict::PASS,
         Some(id) => match tables.vip(id) {

@@ -108,8 +108,11 @@ fn an_answer_to_the_balancer_itself_is_no_reply() {
 #[test]
 fn a_hosts_own_connection_is_no_reply() {
     let bed = Bed::new(1);
-    let peer = SocketAddr::from(([203, 0, 113, 9], 443));
-    assert_eq!(bed.send(&Tcp::new(A.endpoint(), peer, SYN)), Passed);
+    // Of so many peers, some have the slot of the very host.
+    for (host, port) in Host::ALL.into_iter().flat_map(|host| (1..200).map(move |port| (host, port))) {
+        let peer = SocketAddr::from(([203, 0, 113, 9], port));
+        assert_eq!(bed.send(&Tcp::new(host.endpoint(), peer, SYN)), Passed, "{host:?}, port {port}");
+    }
 }
 
 #[test]
