@@ -113,11 +113,24 @@ impl Checker {
     }
     /// Takes in that the way to a host was lost, and why: those who are checked there are down at once, until they
     /// have risen again. Their next checks are made as always.
-    pub fn lose(&mut self, host: IpAddr, why: &str) {
-        for ((_, address), probe) in &self.probes {
-            if probe.health.borrow().endpoint(*address).ip() == host {
-                probe.lost.send_replace(why.to_owned());
-            }
+    pub fn lose(&self, host: IpAddr, why: &str) {
+        for probe in self.checked_at(host) {
+            probe.lost.send_replace(why.to_owned());
         }
+    }
+
+    /// Checks those at once who are checked at this host.
+    pub fn recheck(&self, host: IpAddr) {
+        for probe in self.checked_at(host) {
+            // A config that is as it was.
+            probe.health.send_modify(|_| ());
+        }
+    }
+
+    fn checked_at(&self, host: IpAddr) -> impl Iterator<Item = &Probe> {
+        let probes = self.probes.iter();
+        let here =
+            probes.filter(move |((_, address), probe)| probe.health.borrow().endpoint(*address).ip() == host);
+        here.map(|(_, probe)| probe)
     }
 }

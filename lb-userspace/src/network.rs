@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::data_plane::kernel::Prefix;
 
 pub use error::NetworkError;
-pub use reached::Reached;
+pub use reached::{Reached, Ways};
 
 /// One network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

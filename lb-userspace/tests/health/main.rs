@@ -191,3 +191,25 @@ async fn checks_that_hang_do_not_pile_up() {
     }
     assert_eq!(timeout(DEADLINE, server).await.unwrap().unwrap(), CONCURRENT_CHECKS);
 }
+
+#[tokio::test]
+async fn whose_way_is_lost_is_down_and_is_checked_when_it_is_regained() {
+    let (here, there) = (silent().await, SocketAddr::from(([127, 0, 0, 2], 9)));
+    let (mut checker, mut observations) = checker();
+    let mut targets = vec![target(here, Check::Tcp), target(there, Check::Tcp)];
+    for target in &mut targets {
+        (target.health.interval, target.health.fast_interval) = (20 * DEADLINE, 20 * DEADLINE);
+        target.health.rise = 1;
+    }
+    checker.set_targets(targets);
+    for _ in 0..2 {
+        next(&mut observations).await;
+    }
+    checker.lose(here.ip(), "eth1 is down");
+    let seen = next(&mut observations).await;
+    assert_eq!((seen.address, found(&seen)), (here, (false, "eth1 is down")));
+    checker.recheck(here.ip());
+    let seen = next(&mut observations).await;
+    assert_eq!((seen.address, found(&seen)), (here, (true, "connected")));
+    assert!(observations.try_recv().is_err(), "the other one is elsewhere");
+}

@@ -58,9 +58,9 @@ pub(super) async fn check(
             () = stop.cancelled() => return Ok(()),
             Ok(()) = targets.changed() => checker.set_targets(targets.borrow_and_update().clone()),
             Ok(()) = facts.changed() => {
-                for (host, why) in reached.take_in(&facts.borrow_and_update()) {
-                    checker.lose(host, &why);
-                }
+                let ways = reached.take_in(&facts.borrow_and_update());
+                ways.lost.iter().for_each(|(host, why)| checker.lose(*host, why));
+                ways.regained.iter().for_each(|host| checker.recheck(*host));
             }
         }
     }
