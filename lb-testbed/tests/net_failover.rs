@@ -74,6 +74,38 @@ fn a_backend_whose_link_is_down_is_down_before_its_next_check() -> anyhow::Resul
     Ok(())
 }
 
+#[test]
+fn a_backend_that_the_network_calls_unreachable_is_down_with_one_check() -> anyhow::Result<()> {
+    // The second check, which `fall` asks for, would come seconds later.
+    let setup = Setup { vips: vec![VIP4], interval: "4s", ..Setup::on(Plane::Proxy) };
+    let bed = Bed::start(setup)?;
+    state_is(&bed, 1, "up")?;
+    bed.topology.lb.ip(&format!("route add unreachable {}", bed.topology.backends[1].ipv4()))?;
+    let failed = eventually("a check fails", DEADLINE, || {
+        let backend = bed.pool()?.backends[1].clone();
+        Ok(backend.last_check.clone().is_some_and(|check| !check.ok).then_some(backend))
+    })?;
+    ensure!(failed.state == "down" && failed.reason.contains("host unreachable"), "{failed:?}");
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_refuses_is_down_at_once_after_the_first_refusal() -> anyhow::Result<()> {
+    let setup = Setup { vips: vec![VIP4], interval: "4s", ..Setup::on(Plane::Tc) };
+    let mut bed = Bed::start(setup)?;
+    state_is(&bed, 1, "up")?;
+    bed.servers[1].kill();
+    let failed =
+        || Ok(bed.pool()?.backends[1].last_check.clone().is_some_and(|check| !check.ok).then_some(()));
+    eventually("a check fails", DEADLINE, failed)?;
+    let refused = Instant::now();
+    state_is(&bed, 1, "down")?;
+    let took = refused.elapsed();
+    println!("down {took:?} after the first refusal was seen");
+    ensure!(took < NOTICE, "down only {took:?} after the first refusal");
+    Ok(())
+}
+
 fn bed(plane: Plane, down_grace: &'static str) -> anyhow::Result<Bed> {
     Bed::start(Setup { vips: vec![VIP4], down_grace, ..Setup::on(plane) })
 }

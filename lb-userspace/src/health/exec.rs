@@ -62,7 +62,8 @@ pub(super) async fn ask(endpoint: SocketAddr, exec: &Exec) -> io::Result<Outcome
             status
         }
     }?;
-    Ok(Outcome { ok: status.success(), detail: detail(status, &line) })
+    let detail = detail(status, &line);
+    Ok(if status.success() { Outcome::passed(detail) } else { Outcome::failed(detail) })
 }
 
 /// Kills the processes when it is dropped.

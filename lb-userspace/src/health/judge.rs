@@ -33,6 +33,11 @@ impl Judge {
         *self = Self { up: Some(false), against: 0 };
     }
 
+    /// Whether it counts as up, and the last checks failed.
+    pub(super) fn is_falling(&self) -> bool {
+        self.up == Some(true) && self.against > 0
+    }
+
     /// Whether the last checks contradict the judgement.
     pub(super) fn is_changing(&self) -> bool {
         self.against > 0

@@ -16,15 +16,38 @@ pub(super) struct Outcome {
     pub(super) ok: bool,
     /// What `status` shows.
     pub(super) detail: String,
+    /// How much it proves.
+    pub(super) proof: Proof,
+}
+
+/// How much one check proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// One of several that are needed.
+    Usual,
+    /// The host is there and refuses connections at once: the further failures need no pause between them.
+    Refused,
+    /// The network says that nobody can be reached there: no further failure is needed.
+    Unreachable,
 }
 
 impl Outcome {
     pub(super) fn passed(detail: impl Into<String>) -> Self {
-        Self { ok: true, detail: detail.into() }
+        Self { ok: true, detail: detail.into(), proof: Proof::Usual }
     }
 
     pub(super) fn failed(detail: impl Into<String>) -> Self {
-        Self { ok: false, detail: detail.into() }
+        Self { ok: false, detail: detail.into(), proof: Proof::Usual }
+    }
+
+    /// Of a socket's error.
+    pub(super) fn of_error(error: &io::Error) -> Self {
+        let proof = match error.kind() {
+            io::ErrorKind::ConnectionRefused => Proof::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Proof::Unreachable,
+            _ => Proof::Usual,
+        };
+        Self { proof, ..Self::failed(describe(error)) }
     }
 }
 
@@ -52,7 +75,7 @@ pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Out
     let stream = match connected {
         Ok(stream) => stream,
         Err(error) if is_local(&error) => return Err(error),
-        Err(error) => return Ok(Outcome::failed(describe(&error))),
+        Err(error) => return Ok(Outcome::of_error(&error)),
     };
     let answer = timeout_at(deadline, ask(stream, endpoint, &health.check)).await;
     Ok(answer.unwrap_or_else(|_| late("answer")))

@@ -11,9 +11,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Observation;
 use super::judge::Judge;
-use super::probe::Outcome;
+use super::probe::{Outcome, Proof};
 use crate::model::Health;
 use crate::model::status::{LastCheck, rfc3339};
+
+/// Checks that are refused are this close together, all `fall` of them, while the backend counts as up: clients
+/// are refused too.
+const REFUSED: Duration = Duration::from_millis(150);
+/// The shortest pause between two of them.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a task knows.
 pub(super) struct Task {
@@ -46,8 +52,16 @@ impl Task {
             };
             let took_ms = started.elapsed().as_secs_f64() * 1000.0;
             drop(permit);
+            let mut refused = false;
             let seen = match outcome {
-                Ok(Ok(Outcome { ok, detail })) => Ok((judge.observe(ok, &health), ok, detail)),
+                Ok(Ok(Outcome { ok, detail, proof: Proof::Unreachable })) => {
+                    judge.lose();
+                    Ok((false, ok, detail))
+                }
+                Ok(Ok(Outcome { ok, detail, proof })) => {
+                    refused = proof == Proof::Refused;
+                    Ok((judge.observe(ok, &health), ok, detail))
+                }
                 Ok(Err(error)) => Err(error),
                 Err(why) => {
                     judge.lose();
@@ -70,7 +84,11 @@ impl Task {
                     blind = true;
                 }
             }
-            let interval = if judge.is_changing() { health.fast_interval } else { health.interval };
+            let interval = match judge.is_changing() {
+                true if refused && judge.is_falling() => after_refusal(&health),
+                true => health.fast_interval,
+                false => health.interval,
+            };
             tokio::select! {
                 () = sleep_until(started + shortened(interval, &mut rand::rng())) => {}
                 changed = self.health.changed() => if changed.is_err() { return },
@@ -78,6 +96,12 @@ impl Task {
             }
         }
     }
+}
+
+/// How long after a check that was refused the next one begins.
+fn after_refusal(health: &Health) -> Duration {
+    let pause = REFUSED / health.fall.saturating_sub(1).max(1);
+    pause.max(REFUSED_PAUSE).min(health.fast_interval)
 }
 
 /// By up to 10 %, so that checks which began together drift apart.
@@ -100,6 +124,10 @@ mod tests {
 
     fn health() -> Health {
         Health { interval: INTERVAL, fast_interval: INTERVAL, timeout: INTERVAL, ..Health::default() }
+    }
+
+    fn outcome(ok: bool) -> Outcome {
+        Outcome { ok, detail: String::new(), proof: Proof::Usual }
     }
 
     /// A task, how to change its config, and how to tell that its backend is lost.
@@ -170,7 +198,7 @@ mod tests {
     async fn a_new_config_is_tried_at_once_and_keeps_the_judgement() {
         let (probes, mut observed) = tasks(1, 1, |_, health| async move {
             let ok = health.check == Check::Tcp;
-            Ok(Outcome { ok, detail: String::new() })
+            Ok(outcome(ok))
         });
         assert!(observed.recv().await.unwrap().up);
         let started = Instant::now();
@@ -192,7 +220,7 @@ mod tests {
         let calls = Arc::new(AtomicUsize::new(0));
         let (probes, mut observed) = tasks(1, 1, move |_, _| {
             let ok = outcomes[calls.fetch_add(1, Ordering::Relaxed) % outcomes.len()];
-            async move { Ok(Outcome { ok, detail: String::new() }) }
+            async move { Ok(outcome(ok)) }
         });
         let fast = INTERVAL / 10;
         probes[0].0.send_modify(|health| health.fast_interval = fast);
@@ -204,6 +232,55 @@ mod tests {
         }
         // Fast from the first failure to the third, and between the two successes.
         assert_eq!(waits[1..], [false, false, true, true, false, false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_refuses_is_down_within_200_ms_of_the_first_refusal() {
+        // What a connection over a network takes to be refused.
+        let took = Duration::from_millis(5);
+        for fall in [1, 2, 3, 5, 10] {
+            let calls = Arc::new(AtomicUsize::new(0));
+            let counter = calls.clone();
+            let (probes, mut observed) = tasks(1, 1, move |_, _| {
+                let call = counter.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    tokio::time::sleep(took).await;
+                    let refused = Outcome { proof: Proof::Refused, ..outcome(false) };
+                    Ok(if call < 2 { outcome(true) } else { refused })
+                }
+            });
+            probes[0].0.send_modify(|health| {
+                (health.fall, health.interval, health.fast_interval) =
+                    (fall, 3 * INTERVAL / 10, INTERVAL / 5);
+            });
+            while observed.recv().await.unwrap().check.ok {}
+            let refused = Instant::now() - took;
+            for _ in 1..fall {
+                observed.recv().await.unwrap();
+            }
+            assert!(refused.elapsed() <= Duration::from_millis(200), "{fall}: {:?}", refused.elapsed());
+            // From then on at the interval, whoever refuses.
+            let (down, before) = (Instant::now(), calls.load(Ordering::Relaxed));
+            assert!(!observed.recv().await.unwrap().up);
+            assert!(down.elapsed() >= INTERVAL / 4, "{fall}: {:?}", down.elapsed());
+            assert!(calls.load(Ordering::Relaxed) <= before + 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unreachable_backend_is_down_at_once_and_rises_as_any_other() {
+        let outcomes = [true, false, true, true];
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (_probes, mut observed) = tasks(1, 1, move |_, _| {
+            let ok = outcomes[calls.fetch_add(1, Ordering::Relaxed) % outcomes.len()];
+            let proof = if ok { Proof::Usual } else { Proof::Unreachable };
+            async move { Ok(Outcome { proof, ..outcome(ok) }) }
+        });
+        let mut up = Vec::new();
+        for _ in outcomes {
+            up.push(observed.recv().await.unwrap().up);
+        }
+        assert_eq!(up, [true, false, false, true]);
     }
 
     #[tokio::test(start_paused = true)]

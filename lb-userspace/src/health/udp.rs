@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
 
-use super::probe::{Outcome, describe, is_local};
+use super::probe::{Outcome, Proof, is_local};
 use crate::model::Udp;
 
 /// The largest datagram.
@@ -16,8 +16,13 @@ pub(super) async fn ask(endpoint: SocketAddr, source: Option<IpAddr>, udp: &Udp)
     match exchange(endpoint, source, udp).await {
         Ok(outcome) => Ok(outcome),
         Err(error) if is_local(&error) => Err(error),
-        // An ICMP error came back: there is no need to wait for the time-out.
-        Err(error) => Ok(Outcome::failed(describe(&error))),
+        // An ICMP error came back: there is no need to wait for the time-out, nor for another one.
+        Err(error) => Ok(match Outcome::of_error(&error) {
+            refused @ Outcome { proof: Proof::Refused, .. } => {
+                Outcome { proof: Proof::Unreachable, detail: "port unreachable".to_owned(), ..refused }
+            }
+            other => other,
+        }),
     }
 }
 
