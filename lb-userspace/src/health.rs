@@ -1,5 +1,6 @@
 //! Health checks: one probe per backend, judged by rise and fall.
 
+mod agent;
 mod exec;
 mod grpc;
 mod http;
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::status::LastCheck;
-use crate::model::{self, Check};
+use crate::model::{self, Check, Report};
 use task::Task;
 
 /// Checks that run at the same time, over all pools.
@@ -36,6 +37,15 @@ pub struct Target {
     pub health: model::Health,
 }
 
+/// Which of the questions about a backend this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The check, which decides whether it is up.
+    Check,
+    /// An agent that is asked beside it. Only what it says counts.
+    Agent,
+}
+
 /// What became of one check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
@@ -43,10 +53,15 @@ pub struct Observation {
     pub pool: String,
     /// The backend's address.
     pub address: SocketAddr,
-    /// The judgement after this check. The first check decides alone, unless the target was up before.
+    /// Who was asked.
+    pub role: Role,
+    /// The judgement after this check. The first check decides alone, unless the target was up before. Of
+    /// [`Role::Agent`] it means nothing.
     pub up: bool,
     /// The check itself.
     pub check: LastCheck,
+    /// What an agent says.
+    pub report: Report,
 }
 
 /// Checks backends and reports every check. Dropping it ends all checks.
@@ -58,7 +73,7 @@ pub struct Observation {
 pub struct Checker {
     observations: mpsc::Sender<Observation>,
     running: Arc<Semaphore>,
-    probes: HashMap<(String, SocketAddr), Probe>,
+    probes: HashMap<(String, SocketAddr, Role), Probe>,
 }
 
 /// A backend's task and how to tell it of a new config.
@@ -75,17 +90,21 @@ impl Checker {
         Self { observations, running: Arc::new(Semaphore::new(CONCURRENT_CHECKS)), probes: HashMap::new() }
     }
 
-    /// Checks these backends from now on and no others; those with [`Check::None`] are not checked. Needs a
-    /// tokio runtime.
+    /// Checks these backends from now on and no others; of those with [`Check::None`] only the agent is asked, if
+    /// there is one. Needs a tokio runtime.
     ///
     /// A backend that stays keeps its judgement; where its health config changed it is checked at once.
     /// Observations of a backend that left may still be in the channel.
     pub fn set_targets(&mut self, targets: Vec<Target>) {
-        let mut wanted: HashMap<_, _> = targets
-            .into_iter()
-            .filter(|target| target.health.check != Check::None)
-            .map(|target| ((target.pool, target.address), (target.was_up, target.health)))
-            .collect();
+        let mut wanted = HashMap::new();
+        for Target { pool, address, was_up, health } in targets {
+            if let Some(agent) = &health.agent {
+                wanted.insert((pool.clone(), address, Role::Agent), (was_up, model::Health::clone(agent)));
+            }
+            if health.check != Check::None {
+                wanted.insert((pool, address, Role::Check), (was_up, health));
+            }
+        }
         self.probes.retain(|backend, probe| {
             let Some((_, health)) = wanted.remove(backend) else { return false };
             probe.health.send_if_modified(|old| {
@@ -95,12 +114,13 @@ impl Checker {
             });
             true
         });
-        for ((pool, address), (was_up, health)) in wanted {
+        for ((pool, address, role), (was_up, health)) in wanted {
             let (sender, health) = watch::channel(health);
             let (loser, lost) = watch::channel(String::new());
             let task = Task {
                 pool: pool.clone(),
                 address,
+                role,
                 was_up,
                 health,
                 lost,
@@ -108,9 +128,10 @@ impl Checker {
                 observations: self.observations.clone(),
             };
             let task = AbortOnDropHandle::new(tokio::spawn(task.run(probe::probe)));
-            self.probes.insert((pool, address), Probe { health: sender, lost: loser, _task: task });
+            self.probes.insert((pool, address, role), Probe { health: sender, lost: loser, _task: task });
         }
     }
+
     /// Takes in that the way to a host was lost, and why: those who are checked there are down at once, until they
     /// have risen again. Their next checks are made as always.
     pub fn lose(&self, host: IpAddr, why: &str) {
@@ -129,8 +150,8 @@ impl Checker {
 
     fn checked_at(&self, host: IpAddr) -> impl Iterator<Item = &Probe> {
         let probes = self.probes.iter();
-        let here =
-            probes.filter(move |((_, address), probe)| probe.health.borrow().endpoint(*address).ip() == host);
+        let here = probes
+            .filter(move |((_, address, _), probe)| probe.health.borrow().endpoint(*address).ip() == host);
         here.map(|(_, probe)| probe)
     }
 }

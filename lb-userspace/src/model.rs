@@ -1,5 +1,6 @@
 //! Services, pools and backends as the controller thinks of them: checked, with defaults filled in.
 
+mod agent;
 pub mod flows;
 mod health;
 mod phase;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use health::{Check, Exec, Grpc, Health, Http, Udp};
+pub use agent::{Condition, Order, Report};
+pub use health::{Agent, Check, Exec, Grpc, Health, Http, Udp};
 pub use phase::Phase;
 pub use tls::{Tls, Trust};
 

@@ -18,7 +18,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use lb_userspace::config::problem::Problem;
 use lb_userspace::config::{self, Config, Environment, Interface, Interfaces, LogFormat, PlaneChoice};
 use lb_userspace::model::{
-    Announce, Check, Exec, Fallback, Forward, Grace, Grpc, Health, Http, Plane, Scheduler, Tls, Trust, Udp,
+    Agent, Announce, Check, Exec, Fallback, Forward, Grace, Grpc, Health, Http, Plane, Scheduler, Tls, Trust,
+    Udp,
 };
 use proptest::prelude::*;
 use rustls::pki_types::ServerName;
@@ -166,6 +167,7 @@ fn every_key_of_an_http_check_reaches_it() {
         address: Some("2001:db8::1".parse().unwrap()),
         port: Some(8081),
         source: Some("192.0.2.9".parse().unwrap()),
+        agent: None,
     };
     assert_eq!(config.pools[0].health, health);
     // What a header says may be secret.
@@ -188,6 +190,9 @@ fn every_kind_of_check_has_its_keys() {
     let (program, arguments) = ("/bin/check".into(), vec!["-x".to_owned(), String::new()]);
     let exec = "check = \"exec\"\ncommand = [\"/bin/check\", \"-x\", \"\"]";
     assert_eq!(check(exec), Check::Exec(Arc::new(Exec { program, arguments })));
+    let agent = |send: &[u8]| Check::Agent(Arc::new(Agent { send: send.to_vec() }));
+    assert_eq!(check("check = \"agent\"\nport = 9777"), agent(b""));
+    assert_eq!(check("check = \"agent\"\nport = 9777\nsend = \"hex:0a\""), agent(b"\n"));
     let plain = Grpc { service: String::new(), host: None, tls: None };
     assert_eq!(check("check = \"grpc\""), Check::Grpc(Arc::new(plain)));
     let tls = "check = \"grpcs\"\nservice = \"a.B\"\nhost = \"a.example:443\"\nverify = false";
@@ -198,6 +203,37 @@ fn every_kind_of_check_has_its_keys() {
         tls: Some(Tls::new(Trust::Anyone, Some(name), &[b"h2"]).unwrap()),
     };
     assert_eq!(check(tls), Check::Grpc(Arc::new(encrypted)));
+}
+
+#[test]
+fn an_agent_is_asked_beside_a_check() {
+    let health = |keys: &str| {
+        let text = format!("{SMALL}[pool.health]\ninterval = \"300ms\"\nsource = \"192.0.2.9\"\n{keys}");
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{keys}\n{}", messages(&problems)));
+        (config::changes(&parse(SMALL).unwrap(), &config).join("\n"), config.pools[0].health.clone())
+    };
+    let (told, usual) = health("check = \"none\"\n[pool.health.agent]\nport = 9777");
+    let of_check = Duration::from_millis(300);
+    let expected = Health {
+        check: Check::Agent(Arc::default()),
+        interval: of_check,
+        fast_interval: of_check,
+        timeout: of_check,
+        rise: 1,
+        fall: 1,
+        address: None,
+        port: Some(9777),
+        source: Some("192.0.2.9".parse().unwrap()),
+        agent: None,
+    };
+    assert_eq!((&usual.check, usual.agent.as_deref()), (&Check::None, Some(&expected)));
+    assert!(told.contains("health.agent none -> port 9777 of the backend, every 300ms"), "{told}");
+    let keys = "port = 1\nsend = \"state\"\ninterval = \"5s\"\ntimeout = \"2s\"\naddress = \"2001:db8::1\"";
+    let (_, own) = health(&format!("[pool.health.agent]\n{keys}"));
+    let own = own.agent.unwrap();
+    assert_eq!(own.check, Check::Agent(Arc::new(Agent { send: b"state".to_vec() })));
+    assert_eq!((own.interval, own.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
+    assert_eq!(own.address, Some("2001:db8::1".parse().unwrap()));
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn pool(pool: &Pool) -> Settings {
 }
 
 fn health(health: &Health) -> Settings {
-    let Health { check, interval, fast_interval, timeout, rise, fall, address, port, source } = health;
+    let Health { check, interval, fast_interval, timeout, rise, fall, address, port, source, agent } = health;
     let own = |written: Option<String>| written.unwrap_or_else(|| "the backend's".to_owned());
     let fast_interval =
         if fast_interval == interval { "the interval".to_owned() } else { time(*fast_interval) };
@@ -194,6 +194,8 @@ fn health(health: &Health) -> Settings {
         ("health.port", own(port.map(|port| port.to_string()))),
         ("health.source", source.map_or_else(|| "any".to_owned(), |source| source.to_string())),
     ]);
+    settings
+        .insert("health.agent", agent.as_ref().map_or_else(|| "none".to_owned(), |agent| self::agent(agent)));
     let name = match check {
         Check::None => "none",
         Check::Tcp => "tcp",
@@ -213,7 +215,6 @@ fn health(health: &Health) -> Settings {
             if grpc.tls.is_some() { "grpcs" } else { "grpc" }
         }
         Check::Udp(udp) => {
-            let text = |bytes: &[u8]| format!("\"{}\"", bytes.escape_ascii());
             settings.insert("health.send", text(&udp.send));
             settings.insert("health.expect", udp.expect.as_deref().map_or_else(|| "any".to_owned(), text));
             "udp"
@@ -222,9 +223,29 @@ fn health(health: &Health) -> Settings {
             settings.insert("health.command", format!("{:?} {:?}", exec.program, exec.arguments));
             "exec"
         }
+        Check::Agent(agent) => {
+            settings.insert("health.send", text(&agent.send));
+            "agent"
+        }
     };
     settings.insert("health.check", name.to_owned());
     settings
+}
+
+/// An agent that is asked beside the check.
+fn agent(agent: &Health) -> String {
+    let send = match &agent.check {
+        Check::Agent(agent) => text(&agent.send),
+        _ => String::new(),
+    };
+    let address = agent.address.map_or_else(|| "the backend".to_owned(), |address| address.to_string());
+    let (port, interval, timeout) =
+        (agent.port.unwrap_or_default(), time(agent.interval), time(agent.timeout));
+    format!("port {port} of {address}, every {interval} for {timeout}, sending {send}")
+}
+
+fn text(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes.escape_ascii())
 }
 
 fn http(http: &Http) -> Settings {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::{HeaderMap, Method};
 
-use crate::model::{Check, Exec, Grpc, Health, Http, Udp};
+use crate::model::{Agent, Check, Exec, Grpc, Health, Http, Udp};
 
 use super::problem::Fault;
 use super::report::Read;
@@ -22,6 +22,10 @@ const HTTP: &[CheckKind] = &[CheckKind::Http, CheckKind::Https];
 const HOSTS: &[CheckKind] = &[CheckKind::Http, CheckKind::Https, CheckKind::Grpc, CheckKind::Grpcs];
 const GRPC: &[CheckKind] = &[CheckKind::Grpc, CheckKind::Grpcs];
 const UDP: &[CheckKind] = &[CheckKind::Udp];
+/// The checks that send what they are told to.
+const SEND: &[CheckKind] = &[CheckKind::Udp, CheckKind::Agent];
+/// Agents have a port of their own.
+const AGENT_PORT: &str = "9777, where the agent listens";
 const EXEC: &[CheckKind] = &[CheckKind::Exec];
 
 /// Reads the section. Where it is missing, backends are asked for TCP connections.
@@ -33,7 +37,13 @@ pub(super) fn health(mut s: Section<'_, '_>) -> Health {
     let tls = tls(&mut s, kind, host.as_deref().map(http::name));
     let service = only(&mut s, kind, GRPC, "service", questions::service).unwrap_or_default();
     let http = http(&mut s, kind, host.clone());
-    let udp = udp(&mut s, kind);
+    let send = match kind {
+        Some(CheckKind::Udp) => {
+            s.required("send", "\"ping\", or hex digits: \"hex:0a0b\"", questions::bytes).ok()
+        }
+        _ => only(&mut s, kind, SEND, "send", questions::bytes),
+    };
+    let expect = only(&mut s, kind, UDP, "expect", questions::bytes);
     let exec = exec(&mut s, kind);
     let check = match kind {
         Some(CheckKind::None) => Some(Check::None),
@@ -41,13 +51,18 @@ pub(super) fn health(mut s: Section<'_, '_>) -> Health {
         Some(CheckKind::Tls) => tls.map(|tls| Check::Tls(Arc::new(tls))),
         Some(CheckKind::Http | CheckKind::Https) => Some(Check::Http(Arc::new(Http { tls, ..http }))),
         Some(CheckKind::Grpc | CheckKind::Grpcs) => Some(Check::Grpc(Arc::new(Grpc { service, host, tls }))),
-        Some(CheckKind::Udp) => udp.map(|udp| Check::Udp(Arc::new(udp))),
+        Some(CheckKind::Udp) => send.map(|send| Check::Udp(Arc::new(Udp { send, expect }))),
+        Some(CheckKind::Agent) => Some(Check::Agent(Arc::new(Agent { send: send.unwrap_or_default() }))),
         Some(CheckKind::Exec) => exec.map(|exec| Check::Exec(Arc::new(exec))),
     };
     // What is faulty is not used: it only must not lead to further problems.
     let check = check.unwrap_or(Check::Tcp);
-    let (interval, fast_interval, timeout) = times(&mut s, &default);
-    let health = Health {
+    let (interval, fast_interval, timeout) = times(&mut s, &default, true);
+    let port = match kind {
+        Some(CheckKind::Agent) => s.required("port", AGENT_PORT, address::port).ok(),
+        _ => s.optional("port", address::port).ok().flatten(),
+    };
+    let mut health = Health {
         check,
         interval,
         fast_interval,
@@ -55,15 +70,43 @@ pub(super) fn health(mut s: Section<'_, '_>) -> Health {
         rise: s.or("rise", default.rise, integer(1..=1000)),
         fall: s.or("fall", default.fall, integer(1..=1000)),
         address: s.optional("address", address::host).ok().flatten(),
-        port: s.optional("port", address::port).ok().flatten(),
+        port,
         source: s.optional("source", address::host).ok().flatten(),
+        agent: None,
     };
+    let section = s.section("agent");
+    if section.is_written() && kind == Some(CheckKind::Agent) {
+        let fault = Fault::new("means nothing here: check = \"agent\" asks the agent already");
+        s.report.fault(&s.at("agent"), fault.hint("write its keys beside check, or choose another check"));
+    }
+    health.agent = section.is_written().then(|| Arc::new(agent(section, &health)));
     s.finish();
     health
 }
 
-/// The interval, the fast one and the time-out.
-fn times(s: &mut Section<'_, '_>, default: &Health) -> (Duration, Duration, Duration) {
+/// Reads the section of an agent that is asked beside the check.
+fn agent(mut s: Section<'_, '_>, beside: &Health) -> Health {
+    let send = s.optional("send", questions::bytes).ok().flatten().unwrap_or_default();
+    let usual = Health { interval: beside.interval, ..Health::default() };
+    let (interval, _, timeout) = times(&mut s, &usual, false);
+    let agent = Health {
+        check: Check::Agent(Arc::new(Agent { send })),
+        interval,
+        fast_interval: interval,
+        timeout,
+        rise: 1,
+        fall: 1,
+        address: s.optional("address", address::host).ok().flatten().or(beside.address),
+        port: s.required("port", AGENT_PORT, address::port).ok(),
+        source: beside.source,
+        agent: None,
+    };
+    s.finish();
+    agent
+}
+
+/// The interval, the fast one where the section has it, and the time-out.
+fn times(s: &mut Section<'_, '_>, default: &Health, has_fast: bool) -> (Duration, Duration, Duration) {
     let interval = s.optional("interval", duration);
     let mut within = |key, usual: Duration, hint: &str| {
         let written = s.optional(key, duration);
@@ -77,7 +120,10 @@ fn times(s: &mut Section<'_, '_>, default: &Health) -> (Duration, Duration, Dura
         }
         written
     };
-    let fast = within("fast_interval", Duration::MAX, "it is for checks that should be closer together");
+    let fast = match has_fast {
+        true => within("fast_interval", Duration::MAX, "it is for checks that should be closer together"),
+        false => Duration::MAX,
+    };
     let timeout = within("timeout", default.timeout, "a check has to end before the next one begins");
     (interval.ok().flatten().unwrap_or(default.interval), fast, timeout)
 }
@@ -96,17 +142,6 @@ fn http(s: &mut Section<'_, '_>, kind: Option<CheckKind>, host: Option<String>) 
         s.report.fault(&s.at("body"), fault.hint("write method = \"GET\", or leave body out"));
     }
     Http { method, host, path, headers: headers.unwrap_or_default(), status, body, tls: None }
-}
-
-fn udp(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Option<Udp> {
-    let send = match kind {
-        Some(CheckKind::Udp) => {
-            s.required("send", "\"ping\", or hex digits: \"hex:0a0b\"", questions::bytes).ok()
-        }
-        _ => only(s, kind, UDP, "send", questions::bytes),
-    };
-    let expect = only(s, kind, UDP, "expect", questions::bytes);
-    Some(Udp { send: send?, expect })
 }
 
 fn exec(s: &mut Section<'_, '_>, kind: Option<CheckKind>) -> Option<Exec> {

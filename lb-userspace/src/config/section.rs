@@ -40,6 +40,11 @@ impl<'r, 'a> Section<'r, 'a> {
         join(&self.path, key)
     }
 
+    /// Whether the file has this table.
+    pub(super) const fn is_written(&self) -> bool {
+        self.table.is_some()
+    }
+
     fn take(&mut self, key: &'static str) -> Option<&'a Node> {
         self.known.push(key);
         let (_, node) = self.table?.get(key)?;

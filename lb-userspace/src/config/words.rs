@@ -74,6 +74,7 @@ pub(super) enum CheckKind {
     Grpcs,
     Udp,
     Exec,
+    Agent,
 }
 
 impl CheckKind {
@@ -94,5 +95,5 @@ pub(super) const CHECK: Words<CheckKind> = &[
     ("udp", Is(CheckKind::Udp)),
     ("exec", Is(CheckKind::Exec)),
     ("none", Is(CheckKind::None)),
-    ("agent", Later("use \"http\", or set weights with `sluice backend weight`")),
+    ("agent", Is(CheckKind::Agent)),
 ];

@@ -4,6 +4,7 @@
 //! What an operator changed at run time (a backend added or removed, a weight, a drain) wins over the file
 //! and survives reloads, until a reload takes that backend or its pool out of the file.
 
+mod agent;
 mod backend;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use backend::{Presence, Record};
 
 use super::request::{BackendChange, RequestError};
 use crate::config::Config;
-use crate::health::{Observation, Target};
+use crate::health::{Observation, Role, Target};
 use crate::model::{self, Check, Grace, Health};
 
 /// Every pool's backends, by pool name.
@@ -60,8 +61,15 @@ impl Pools {
                 }
             }
             let mut records = merge(records, &pool.backends, leave);
-            if pool.health.check == Check::None {
-                records.iter_mut().for_each(|record| record.health = backend::Health::default());
+            for health in records.iter_mut().map(|record| &mut record.health) {
+                if pool.health.check == Check::None {
+                    *health =
+                        backend::Health { agent: std::mem::take(&mut health.agent), ..Default::default() };
+                }
+                if !pool.health.asks_agent() {
+                    health.agent = agent::Agent::default();
+                }
+                health.reckon(now);
             }
             let grace = grace(config, &pool.name);
             self.pools.insert(pool.name.clone(), Pool { health: pool.health.clone(), grace, records });
@@ -119,15 +127,19 @@ impl Pools {
 
     /// Takes in one health check; whether the backend's judgement may have changed.
     pub fn observe(&mut self, observation: Observation, now: Instant) -> bool {
-        let Observation { pool, address, up, check } = observation;
-        let record = self
-            .pools
-            .get_mut(&pool)
-            .filter(|pool| pool.health.check != Check::None)
-            .and_then(|pool| pool.records.iter_mut().find(|record| record.address == address));
-        let Some(record) = record else { return false };
-        let changed = record.health.verdict != Some(up);
-        record.health.observe(up, check, now);
+        let Observation { pool, address, role, up, check, report } = observation;
+        let Some(Pool { health, records, .. }) = self.pools.get_mut(&pool) else { return false };
+        let Some(record) = records.iter_mut().find(|record| record.address == address) else { return false };
+        let mut changed = false;
+        // What was observed before a reload may concern a check that there is no more.
+        if health.asks_agent() && (role == Role::Agent || matches!(health.check, Check::Agent(_))) {
+            changed |= record.health.agent.observe(report, check.clone());
+        }
+        if role == Role::Check && health.check != Check::None {
+            changed |= record.health.verdict != Some(up);
+            (record.health.verdict, record.health.last_check) = (Some(up), Some(check));
+        }
+        record.health.reckon(now);
         changed
     }
 
@@ -177,7 +189,7 @@ impl Pools {
 
     /// What is to be checked.
     pub fn targets(&self) -> Vec<Target> {
-        let checked = self.pools.iter().filter(|(_, pool)| pool.health.check != Check::None);
+        let checked = self.pools.iter().filter(|(_, pool)| pool.health.asks());
         checked
             .flat_map(|(name, pool)| {
                 pool.records.iter().filter(|record| record.is_present()).map(|record| Target {

@@ -235,6 +235,7 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         reply_packets: None,
         reply_bytes: 0,
         last_check: judged.last_check.clone(),
+        agent: judged.agent.clone(),
     };
     let mut services = view.config.services.iter().filter(|service| service.pool == pool.name);
     let knows_udp_flows =

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{exec, grpc, http, tls, udp};
-use crate::model::{Check, Health};
+use super::{agent, exec, grpc, http, tls, udp};
+use crate::model::{Check, Health, Report};
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) struct Outcome {
     pub(super) detail: String,
     /// How much it proves.
     pub(super) proof: Proof,
+    /// What an agent says.
+    pub(super) report: Report,
 }
 
 /// How much one check proves.
@@ -33,11 +35,11 @@ pub(super) enum Proof {
 
 impl Outcome {
     pub(super) fn passed(detail: impl Into<String>) -> Self {
-        Self { ok: true, detail: detail.into(), proof: Proof::Usual }
+        Self { ok: true, ..Self::failed(detail) }
     }
 
     pub(super) fn failed(detail: impl Into<String>) -> Self {
-        Self { ok: false, detail: detail.into(), proof: Proof::Usual }
+        Self { ok: false, detail: detail.into(), proof: Proof::Usual, report: Report::default() }
     }
 
     /// Of a socket's error.
@@ -66,7 +68,7 @@ pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Out
             let result = timeout_at(deadline, exec::ask(endpoint, exec)).await;
             return result.unwrap_or_else(|_| Ok(late("result")));
         }
-        Check::None | Check::Tcp | Check::Tls(_) | Check::Http(_) | Check::Grpc(_) => {}
+        Check::None | Check::Tcp | Check::Tls(_) | Check::Http(_) | Check::Grpc(_) | Check::Agent(_) => {}
     }
     let connected = match timeout_at(deadline, connect(endpoint, source)).await {
         Err(_) => return Ok(late("connection")),
@@ -99,6 +101,7 @@ async fn ask(stream: TcpStream, endpoint: SocketAddr, check: &Check) -> Outcome 
         Check::None | Check::Tcp | Check::Udp(_) | Check::Exec(_) => Outcome::passed("connected"),
         Check::Tls(tls) => tls::ask(stream, endpoint, tls).await,
         Check::Http(http) => http::ask(stream, endpoint, http).await,
+        Check::Agent(agent) => agent::ask(stream, agent).await,
     }
 }
 

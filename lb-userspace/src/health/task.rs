@@ -9,9 +9,9 @@ use rand::Rng;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::Observation;
 use super::judge::Judge;
 use super::probe::{Outcome, Proof};
+use super::{Observation, Role};
 use crate::model::Health;
 use crate::model::status::{LastCheck, rfc3339};
 
@@ -25,6 +25,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Task {
     pub(super) pool: String,
     pub(super) address: SocketAddr,
+    pub(super) role: Role,
     pub(super) was_up: bool,
     pub(super) health: watch::Receiver<Health>,
     /// Why there is no way to the backend, each time that it was lost.
@@ -54,26 +55,27 @@ impl Task {
             drop(permit);
             let mut refused = false;
             let seen = match outcome {
-                Ok(Ok(Outcome { ok, detail, proof: Proof::Unreachable })) => {
+                Ok(Ok(outcome)) if outcome.proof == Proof::Unreachable => {
                     judge.lose();
-                    Ok((false, ok, detail))
+                    Ok((false, outcome))
                 }
-                Ok(Ok(Outcome { ok, detail, proof })) => {
-                    refused = proof == Proof::Refused;
-                    Ok((judge.observe(ok, &health), ok, detail))
+                Ok(Ok(outcome)) => {
+                    refused = outcome.proof == Proof::Refused;
+                    Ok((judge.observe(outcome.ok, &health), outcome))
                 }
                 Ok(Err(error)) => Err(error),
                 Err(why) => {
                     judge.lose();
-                    Ok((false, false, why))
+                    Ok((false, Outcome::failed(why)))
                 }
             };
             match seen {
-                Ok((up, ok, detail)) => {
+                Ok((up, Outcome { ok, detail, report, .. })) => {
                     blind = false;
                     let check = LastCheck { ok, at, took_ms, detail };
-                    let (pool, address) = (self.pool.clone(), self.address);
-                    if self.observations.send(Observation { pool, address, up, check }).await.is_err() {
+                    let (pool, address, role) = (self.pool.clone(), self.address, self.role);
+                    let observation = Observation { pool, address, role, up, check, report };
+                    if self.observations.send(observation).await.is_err() {
                         return;
                     }
                 }
@@ -127,7 +129,7 @@ mod tests {
     }
 
     fn outcome(ok: bool) -> Outcome {
-        Outcome { ok, detail: String::new(), proof: Proof::Usual }
+        Outcome { ok, ..Outcome::failed("") }
     }
 
     /// A task, how to change its config, and how to tell that its backend is lost.
@@ -151,6 +153,7 @@ mod tests {
                 let task = Task {
                     pool: "web".to_owned(),
                     address: SocketAddr::from(([127, 0, 0, 1], port)),
+                    role: Role::Check,
                     was_up: false,
                     health,
                     lost,

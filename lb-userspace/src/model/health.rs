@@ -31,9 +31,22 @@ pub struct Health {
     pub port: Option<u16>,
     /// Where checks of the same family come from.
     pub source: Option<IpAddr>,
+    /// An agent that is asked beside: its own check is always [`Check::Agent`], and it has no other beside it. Only
+    /// what it says counts, not whether it answers.
+    pub agent: Option<Arc<Self>>,
 }
 
 impl Health {
+    /// Whether anything is asked of backends.
+    pub fn asks(&self) -> bool {
+        self.check != Check::None || self.agent.is_some()
+    }
+
+    /// Whether an agent is asked.
+    pub fn asks_agent(&self) -> bool {
+        matches!(self.check, Check::Agent(_)) || self.agent.is_some()
+    }
+
     /// Where checks of a backend ask.
     pub fn endpoint(&self, backend: SocketAddr) -> SocketAddr {
         SocketAddr::new(self.address.unwrap_or(backend.ip()), self.port.unwrap_or(backend.port()))
@@ -58,6 +71,7 @@ impl Default for Health {
             address: None,
             port: None,
             source: None,
+            agent: None,
         }
     }
 }
@@ -79,6 +93,15 @@ pub enum Check {
     Udp(Arc<Udp>),
     /// That a program succeeds.
     Exec(Arc<Exec>),
+    /// What an agent says of the backend.
+    Agent(Arc<Agent>),
+}
+
+/// A question to an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agent {
+    /// What is sent; empty: nothing.
+    pub send: Vec<u8>,
 }
 
 /// A question by the gRPC health protocol.

@@ -166,6 +166,22 @@ pub struct BackendStatus {
     pub reply_bytes: u64,
     /// The last health check; null before the first and with `check = "none"`.
     pub last_check: Option<LastCheck>,
+    /// What its agent says; null before its first answer, and where there is none.
+    #[serde(default)]
+    pub agent: Option<AgentStatus>,
+}
+
+/// What an agent says of its backend, beyond the backend's state: each figure as it was said last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// How much of its weight the backend shall have, in percent.
+    pub percent: Option<u16>,
+    /// How busy the backend's CPUs are, in percent.
+    pub load: Option<u8>,
+    /// The connections that the backend shall have at most. Shown, not enforced.
+    pub connections: Option<u32>,
+    /// When the agent was last asked.
+    pub last_check: LastCheck,
 }
 
 /// The outcome of one health check.

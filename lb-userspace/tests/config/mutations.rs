@@ -124,7 +124,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
         ],
     ),
     (POOL, "table_size", "65537", &[NO_NUMBER, &["0", "1", "65536", "655379"]]),
-    (HEALTH, "check", "\"tcp\"", &[NO_TEXT, &["\"agent\"", "\"ping\""]]),
+    (HEALTH, "check", "\"tcp\"", &[NO_TEXT, &["\"Agent\"", "\"ping\""]]),
     (HEALTH, "path", "\"/a\"", &[&["5", "\"\"", "\"health\"", "\"/a b\""]]),
     (HEALTH, "method", "\"GET\"", &[NO_TEXT, &["\"\"", "\"get\"", "\"CONNECT\"", "\"A B\""]]),
     (HEALTH, "host", "\"h\"", &[NO_TEXT, &["\"\"", "\"http://h/\"", "\"h/a\"", "\"a b\"", "\"u@h\""]]),

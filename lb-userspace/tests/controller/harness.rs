@@ -13,9 +13,9 @@ use lb_userspace::controller::request::Handle;
 use lb_userspace::controller::{About, Controller, Inputs, Outputs, Progress, StartError};
 use lb_userspace::data_plane::kernel::KernelState;
 use lb_userspace::data_plane::recorder::{KernelRecorder, ProxyRecorder};
-use lb_userspace::health::{Observation, Target};
+use lb_userspace::health::{Observation, Role, Target};
 use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, LocalTraffic, PoolStatus};
-use lb_userspace::model::{Phase, Plane};
+use lb_userspace::model::{Phase, Plane, Report};
 use lb_userspace::network::{Facts, OnLink};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -195,7 +195,11 @@ impl World {
     pub async fn observe(&self, pool: &str, address: SocketAddr, up: bool) {
         let detail = if up { "connected" } else { "connection refused" };
         let check = LastCheck { ok: up, at: String::new(), took_ms: 1.0, detail: detail.into() };
-        let observation = Observation { pool: pool.into(), address, up, check };
+        let (pool, role, report) = (pool.to_owned(), Role::Check, Report::default());
+        self.observed(Observation { pool, address, role, up, check, report }).await;
+    }
+
+    pub async fn observed(&self, observation: Observation) {
         self.observations.send(observation).await.unwrap();
     }
 

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use lb_common::{BackendId, Slot};
 
+use lb_userspace::health::{Observation, Role};
+use lb_userspace::model::status::LastCheck;
+use lb_userspace::model::{Condition, Order, Report};
+
 use super::harness::{A, B, C, WEB, World, address, named};
 
 #[tokio::test(start_paused = true)]
@@ -114,6 +118,74 @@ async fn a_backup_serves_only_while_no_other_is_up() {
     world.up(A).await;
     assert_eq!(world.backend(C).await.effective_weight, 0);
     assert!(world.web().iter().all(|slot| slot.current() == world.id(A)));
+}
+
+fn with_agent() -> String {
+    WEB.replace("timeout = \"1s\" }", "timeout = \"1s\", agent = { port = 9777 } }")
+}
+
+/// What an agent says of A, beside a check that has passed.
+async fn say(world: &World, report: Report) {
+    let check = LastCheck { ok: true, at: String::new(), took_ms: 1.0, detail: "said".into() };
+    let (pool, address, role) = ("web".to_owned(), address(A), Role::Agent);
+    world.observed(Observation { pool, address, role, up: true, check, report }).await;
+    world.done().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_changes_the_weight_and_the_state() {
+    let world = World::start(&with_agent()).await;
+    let nothing = Report::default;
+    let down = |why: &str| Some(Condition::Down(why.to_owned()));
+    let steps = [
+        (Report { percent: Some(50), load: Some(80), ..nothing() }, "up", 50, "gives it 50 %"),
+        (Report { order: Some(Order::Drain), ..nothing() }, "draining", 0, "says drain"),
+        // Only `ready` ends it.
+        (Report { percent: Some(75), ..nothing() }, "draining", 0, "says drain"),
+        (Report { order: Some(Order::Maintenance), ..nothing() }, "maintenance", 0, "says maint"),
+        (Report { order: Some(Order::Ready), ..nothing() }, "up", 75, "gives it 75 %"),
+        (Report { condition: down("down: disk full"), ..nothing() }, "down", 0, "says down: disk full"),
+        // Only `up` ends it.
+        (Report { percent: Some(1), order: Some(Order::Ready), ..nothing() }, "down", 0, "disk full"),
+        (Report { condition: Some(Condition::Up), ..nothing() }, "up", 1, "gives it 1 %"),
+        (Report { percent: Some(0), connections: Some(9), ..nothing() }, "draining", 0, "gives it 0 %"),
+        (Report { percent: Some(300), ..nothing() }, "up", 300, "gives it 300 %"),
+        (Report { percent: Some(100), ..nothing() }, "up", 100, "the health check passes"),
+    ];
+    for (number, (report, state, weight, reason)) in steps.into_iter().enumerate() {
+        say(&world, report).await;
+        let status = world.backend(A).await;
+        assert_eq!((status.state.as_str(), status.effective_weight, status.weight), (state, weight, 100));
+        assert!(status.reason.contains(reason), "{number}: {}", status.reason);
+        let current = world.web().iter().filter(|slot| slot.current() == world.id(A)).count();
+        assert_eq!(current > 0, weight > 0, "{number}");
+    }
+    let agent = world.backend(A).await.agent.unwrap();
+    assert_eq!((agent.percent, agent.load, agent.connections), (Some(100), Some(80), Some(9)));
+    assert_eq!(agent.last_check.detail, "said");
+
+    // A check that fails is told first, and an agent that is no longer asked has no say.
+    say(&world, Report { order: Some(Order::Drain), ..nothing() }).await;
+    world.down(A).await;
+    assert!(world.backend(A).await.reason.contains("connection refused"));
+    world.up(A).await;
+    assert_eq!(world.backend(A).await.state, "draining");
+    world.set_config(WEB);
+    world.handle.reload().await.unwrap();
+    let status = world.backend(A).await;
+    assert_eq!((status.state.as_str(), status.agent), ("up", None));
+    say(&world, Report { order: Some(Order::Drain), ..nothing() }).await;
+    assert_eq!(world.backend(A).await.state, "up", "what was on its way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_whose_agent_says_down_loses_its_old_flows_after_the_grace() {
+    let world = World::start(&with_agent()).await;
+    let id = world.id(A);
+    say(&world, Report { condition: Some(Condition::Down("down".into())), ..Report::default() }).await;
+    assert!(named(&world.web(), id) > 0);
+    world.pass(Duration::from_millis(10_100)).await;
+    assert_eq!(named(&world.web(), id), 0);
 }
 
 #[tokio::test(start_paused = true)]

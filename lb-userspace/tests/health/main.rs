@@ -1,6 +1,7 @@
 //! Health checks against real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod agent;
 mod grpc;
 mod harness;
 mod http;

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::model::status::LastCheck;
-use crate::model::{self, BackendState, Check, Grace, Member, Protocol};
+use super::agent::Agent;
+use crate::model::status::{AgentStatus, LastCheck};
+use crate::model::{self, BackendState, Check, Grace, Member, Order, Protocol};
 
 /// What is known of one backend.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub(super) struct Health {
     /// Since when it is down.
     pub(super) down_since: Option<Instant>,
     pub(super) last_check: Option<LastCheck>,
+    /// What its agent says.
+    pub(super) agent: Agent,
 }
 
 /// A backend with its state: what the planes are told of it and what `status` shows.
@@ -61,6 +64,8 @@ pub struct Judged {
     pub leaving: Option<Instant>,
     /// The last health check.
     pub last_check: Option<LastCheck>,
+    /// What its agent says.
+    pub agent: Option<AgentStatus>,
 }
 
 impl Judged {
@@ -98,6 +103,7 @@ impl Record {
     /// `None`: not judged yet.
     fn is_up(&self, check: &Check) -> Option<bool> {
         match check {
+            _ if self.health.agent.down.is_some() => Some(false),
             Check::None => Some(true),
             _ => self.health.verdict.or(self.health.assumed_up.then_some(true)),
         }
@@ -105,7 +111,11 @@ impl Record {
 
     /// Whether it would take new flows if it were no backup.
     pub(super) fn is_fit(&self, check: &Check) -> bool {
-        self.is_present() && self.drain.is_none() && self.weight() > 0 && self.is_up(check) == Some(true)
+        self.is_present()
+            && self.drain.is_none()
+            && self.weight() > 0
+            && self.health.agent.is_ready()
+            && self.is_up(check) == Some(true)
     }
 
     /// Moments at which the judgement changes by itself.
@@ -143,13 +153,28 @@ impl Record {
             let whose = if self.weight.is_some() { "set at run time" } else { "in the config" };
             (BackendState::Maintenance, format!("weight 0 {whose}; {old_flows}"))
         } else {
+            let agent = &self.health.agent;
             match (self.is_up(check), &self.health.last_check) {
                 (None, _) => (BackendState::Starting, "not checked yet".to_owned()),
+                (Some(false), _) if self.health.verdict != Some(false) => {
+                    let said = agent.down.as_deref().unwrap_or_default();
+                    (BackendState::Down, format!("its agent says {said}; {old_flows}"))
+                }
                 (Some(false), Some(last)) if !last.ok => {
                     (BackendState::Down, format!("health check: {}; {old_flows}", last.detail))
                 }
                 (Some(false), _) => {
                     (BackendState::Down, format!("not enough successful checks yet; {old_flows}"))
+                }
+                (Some(true), _) if agent.order == Order::Maintenance => {
+                    (BackendState::Maintenance, "its agent says maint; old flows stay".to_owned())
+                }
+                (Some(true), _) if agent.order == Order::Drain => {
+                    (BackendState::Draining, "its agent says drain; old flows stay".to_owned())
+                }
+                (Some(true), _) if !agent.is_ready() => {
+                    let share = agent.share().unwrap_or_default();
+                    (BackendState::Draining, format!("{share}; old flows stay"))
                 }
                 (Some(true), _) if spare => {
                     (BackendState::Up, "backup: takes no new flows while another backend is up".to_owned())
@@ -157,6 +182,7 @@ impl Record {
                 (Some(true), _) if self.is_backup() => {
                     (BackendState::Up, "backup in use: no other backend is up".to_owned())
                 }
+                (Some(true), _) if let Some(share) = agent.share() => (BackendState::Up, share),
                 (Some(true), _) if *check == Check::None => (BackendState::Up, "not checked".to_owned()),
                 (Some(true), _) if self.health.verdict.is_none() => {
                     (BackendState::Up, "not checked yet; counts as up until then".to_owned())
@@ -164,7 +190,8 @@ impl Record {
                 (Some(true), _) => (BackendState::Up, "the health check passes".to_owned()),
             }
         };
-        let weight = if self.is_fit(check) && !spare { u32::from(self.weight()) } else { 0 };
+        let weight = self.health.agent.scale(self.weight());
+        let weight = if self.is_fit(check) && !spare { u32::from(weight) } else { 0 };
         Judged {
             member: Member { address: self.address, weight, keeps: !dismissed && !cut_by_failure },
             weight: self.weight(),
@@ -173,19 +200,18 @@ impl Record {
             failed: self.health.down_since.is_some(),
             leaving,
             last_check: self.health.last_check.clone(),
+            agent: self.health.agent.status(),
         }
     }
 }
 
 impl Health {
-    /// Takes in one check.
-    pub(super) fn observe(&mut self, up: bool, check: LastCheck, now: Instant) {
-        if up {
+    /// Works out since when it is down, after a change of what is known.
+    pub(super) fn reckon(&mut self, now: Instant) {
+        if self.verdict == Some(false) || self.agent.down.is_some() {
+            self.down_since.get_or_insert(now);
+        } else {
             self.down_since = None;
-        } else if self.down_since.is_none() {
-            self.down_since = Some(now);
         }
-        self.verdict = Some(up);
-        self.last_check = Some(check);
     }
 }
