@@ -147,6 +147,8 @@ pub struct Daemon {
     pub drain_timeout: Duration,
     /// Reload when the file changes.
     pub watch: bool,
+    /// Health checks that run at the same time, over all pools.
+    pub checks_at_once: u32,
 }
 
 /// How log lines look.

@@ -9,6 +9,7 @@ mod probe;
 mod task;
 mod tls;
 mod udp;
+mod way;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,9 +21,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::model::status::LastCheck;
 use crate::model::{self, Check, Report};
 use task::Task;
-
-/// Checks that run at the same time, over all pools.
-pub const CONCURRENT_CHECKS: usize = 256;
 
 /// One backend to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +64,7 @@ pub struct Observation {
 
 /// Checks backends and reports every check. Dropping it ends all checks.
 ///
-/// A backend is checked at once, then at intervals that are up to 10 % shorter than configured, so that
+/// A backend is checked at once, then at intervals that are shorter than configured by up to the jitter, so that
 /// checks spread out and `fall * interval + timeout` is the longest that a failure goes unnoticed. A check that
 /// this host is too short of descriptors, ports or memory to make is not reported: it says nothing of the backend.
 #[derive(Debug)]
@@ -85,9 +83,10 @@ struct Probe {
 }
 
 impl Checker {
-    /// Without targets yet. Probes wait while `observations` is full, and end when it is closed.
-    pub fn start(observations: mpsc::Sender<Observation>) -> Self {
-        Self { observations, running: Arc::new(Semaphore::new(CONCURRENT_CHECKS)), probes: HashMap::new() }
+    /// Without targets yet; `at_once` checks of all pools together run at the same time. Probes wait while
+    /// `observations` is full, and end when it is closed.
+    pub fn start(observations: mpsc::Sender<Observation>, at_once: usize) -> Self {
+        Self { observations, running: Arc::new(Semaphore::new(at_once)), probes: HashMap::new() }
     }
 
     /// Checks these backends from now on and no others; of those with [`Check::None`] only the agent is asked, if

@@ -137,6 +137,7 @@ fn every_key_of_an_http_check_reaches_it() {
         body = "fine"
         interval = "300ms"
         fast_interval = "100ms"
+        jitter = 0
         timeout = "200ms"
         rise = 1
         fall = 1000
@@ -161,6 +162,7 @@ fn every_key_of_an_http_check_reaches_it() {
         check: Check::Http(Arc::new(http)),
         interval: Duration::from_millis(300),
         fast_interval: Duration::from_millis(100),
+        jitter: 0,
         timeout: Duration::from_millis(200),
         rise: 1,
         fall: 1000,
@@ -218,6 +220,7 @@ fn an_agent_is_asked_beside_a_check() {
         check: Check::Agent(Arc::default()),
         interval: of_check,
         fast_interval: of_check,
+        jitter: 10,
         timeout: of_check,
         rise: 1,
         fall: 1,

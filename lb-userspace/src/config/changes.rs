@@ -35,7 +35,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 /// A reload that changes one of them is refused.
 pub fn frozen(old: &Config, new: &Config) -> Vec<Problem> {
     const KEYS: [(&str, &[&str]); 3] = [
-        ("daemon", &["bpf_dir", "log_format", "state_dir"]),
+        ("daemon", &["bpf_dir", "checks_at_once", "log_format", "state_dir"]),
         ("admin", &["listen", "socket", "token_file"]),
         ("kernel", &["flows", "hash_seed"]),
     ];
@@ -121,6 +121,7 @@ fn sections(config: &Config) -> BTreeMap<&'static str, Settings> {
                 ("log_format", lower(daemon.log_format)),
                 ("drain_timeout", time(daemon.drain_timeout)),
                 ("watch", daemon.watch.to_string()),
+                ("checks_at_once", daemon.checks_at_once.to_string()),
             ]
             .into(),
         ),
@@ -180,13 +181,15 @@ fn pool(pool: &Pool) -> Settings {
 }
 
 fn health(health: &Health) -> Settings {
-    let Health { check, interval, fast_interval, timeout, rise, fall, address, port, source, agent } = health;
+    let Health { check, interval, fast_interval, jitter, timeout, rise, fall, address, port, source, agent } =
+        health;
     let own = |written: Option<String>| written.unwrap_or_else(|| "the backend's".to_owned());
     let fast_interval =
         if fast_interval == interval { "the interval".to_owned() } else { time(*fast_interval) };
     let mut settings = Settings::from([
         ("health.interval", time(*interval)),
         ("health.fast_interval", fast_interval),
+        ("health.jitter", jitter.to_string()),
         ("health.timeout", time(*timeout)),
         ("health.rise", rise.to_string()),
         ("health.fall", fall.to_string()),

@@ -53,6 +53,7 @@ fn daemon(mut s: Section<'_, '_>) -> Daemon {
         log_format: s.or("log_format", LogFormat::Text, word(words::LOG_FORMAT)),
         drain_timeout: s.or("drain_timeout", Duration::from_secs(30), duration_or_zero),
         watch: s.or("watch", false, values::boolean),
+        checks_at_once: s.or("checks_at_once", 256, integer(1..=65_536)),
     };
     s.finish();
     daemon

@@ -1,11 +1,12 @@
 //! One check: connect, ask, judge the answer, all within the time-out.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::way::Way;
 use super::{agent, exec, grpc, http, tls, udp};
 use crate::model::{Check, Health, Report};
 
@@ -57,11 +58,11 @@ impl Outcome {
 pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Outcome> {
     let deadline = Instant::now() + health.timeout;
     let late = |what: &str| Outcome::failed(format!("no {what} within {} ms", health.timeout.as_millis()));
-    let endpoint = health.endpoint(backend);
-    let source = health.source_to(endpoint);
+    let way = Way::to(backend, &health);
+    let endpoint = way.endpoint;
     match &health.check {
         Check::Udp(udp) => {
-            let answer = timeout_at(deadline, udp::ask(endpoint, source, udp)).await;
+            let answer = timeout_at(deadline, udp::ask(way, udp)).await;
             return answer.unwrap_or_else(|_| Ok(late("answer")));
         }
         Check::Exec(exec) => {
@@ -70,7 +71,7 @@ pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Out
         }
         Check::None | Check::Tcp | Check::Tls(_) | Check::Http(_) | Check::Grpc(_) | Check::Agent(_) => {}
     }
-    let connected = match timeout_at(deadline, connect(endpoint, source)).await {
+    let connected = match timeout_at(deadline, way.connect()).await {
         Err(_) => return Ok(late("connection")),
         Ok(connected) => connected,
     };
@@ -81,16 +82,6 @@ pub(super) async fn probe(backend: SocketAddr, health: Health) -> io::Result<Out
     };
     let answer = timeout_at(deadline, ask(stream, endpoint, &health.check)).await;
     Ok(answer.unwrap_or_else(|_| late("answer")))
-}
-
-async fn connect(endpoint: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if endpoint.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(source) = source {
-        // Else every check would keep a port of this address for a minute, whatever the endpoint is.
-        socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
-    socket.connect(endpoint).await
 }
 
 async fn ask(stream: TcpStream, endpoint: SocketAddr, check: &Check) -> Outcome {

@@ -92,7 +92,7 @@ impl Task {
                 false => health.interval,
             };
             tokio::select! {
-                () = sleep_until(started + shortened(interval, &mut rand::rng())) => {}
+                () = sleep_until(started + shortened(interval, health.jitter, &mut rand::rng())) => {}
                 changed = self.health.changed() => if changed.is_err() { return },
                 Ok(()) = self.lost.changed() => self.lost.mark_changed(),
             }
@@ -106,9 +106,9 @@ fn after_refusal(health: &Health) -> Duration {
     pause.max(REFUSED_PAUSE).min(health.fast_interval)
 }
 
-/// By up to 10 %, so that checks which began together drift apart.
-fn shortened(interval: Duration, rng: &mut impl Rng) -> Duration {
-    interval.mul_f64(rng.random_range(0.9..=1.0))
+/// By up to `jitter` percent, so that checks which began together drift apart.
+fn shortened(interval: Duration, jitter: u32, rng: &mut impl Rng) -> Duration {
+    interval.mul_f64(1.0 - rng.random_range(0.0..=f64::from(jitter) / 100.0))
 }
 
 #[cfg(test)]
@@ -169,10 +169,11 @@ mod tests {
     #[test]
     fn intervals_vary_and_are_never_exceeded() {
         let mut rng = StdRng::seed_from_u64(7);
-        let drawn: Vec<_> = (0..1000).map(|_| shortened(INTERVAL, &mut rng)).collect();
+        let drawn: Vec<_> = (0..1000).map(|_| shortened(INTERVAL, 10, &mut rng)).collect();
         let (shortest, longest) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
         assert!((INTERVAL.mul_f64(0.9)..INTERVAL.mul_f64(0.905)).contains(shortest), "{shortest:?}");
         assert!((INTERVAL.mul_f64(0.995)..=INTERVAL).contains(longest), "{longest:?}");
+        assert_eq!(shortened(INTERVAL, 0, &mut rng), INTERVAL);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,19 +1,17 @@
 //! The UDP check: a datagram and its answer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
-use tokio::net::UdpSocket;
 
 use super::probe::{Outcome, Proof, is_local};
+use super::way::Way;
 use crate::model::Udp;
 
 /// The largest datagram.
 const MAX_BYTES: usize = 65535;
 
 /// Sends and waits. Only the first answer counts. An error means that this host could not even ask.
-pub(super) async fn ask(endpoint: SocketAddr, source: Option<IpAddr>, udp: &Udp) -> io::Result<Outcome> {
-    match exchange(endpoint, source, udp).await {
+pub(super) async fn ask(way: Way, udp: &Udp) -> io::Result<Outcome> {
+    match exchange(way, udp).await {
         Ok(outcome) => Ok(outcome),
         Err(error) if is_local(&error) => Err(error),
         // An ICMP error came back: there is no need to wait for the time-out, nor for another one.
@@ -26,13 +24,8 @@ pub(super) async fn ask(endpoint: SocketAddr, source: Option<IpAddr>, udp: &Udp)
     }
 }
 
-async fn exchange(endpoint: SocketAddr, source: Option<IpAddr>, udp: &Udp) -> io::Result<Outcome> {
-    let any = match endpoint {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = UdpSocket::bind((source.unwrap_or(any), 0)).await?;
-    socket.connect(endpoint).await?;
+async fn exchange(way: Way, udp: &Udp) -> io::Result<Outcome> {
+    let socket = way.datagrams().await?;
     socket.send(&udp.send).await?;
     let mut answer = vec![0; MAX_BYTES];
     let length = socket.recv(&mut answer).await?;

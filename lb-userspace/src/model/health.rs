@@ -19,6 +19,8 @@ pub struct Health {
     pub interval: Duration,
     /// The same while the last checks contradict the judgement; at most `interval`.
     pub fast_interval: Duration,
+    /// By how many percent a pause may be shorter, at random, so that checks spread; at most 50.
+    pub jitter: u32,
     /// Of one check; at most `interval`.
     pub timeout: Duration,
     /// Consecutive successes that bring a backend up; at least 1.
@@ -65,6 +67,7 @@ impl Default for Health {
             check: Check::Tcp,
             interval,
             fast_interval: interval,
+            jitter: 10,
             timeout: Duration::from_millis(500),
             rise: 2,
             fall: 3,

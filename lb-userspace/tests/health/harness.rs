@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+/// Checks that run at the same time.
+pub(crate) const AT_ONCE: usize = 256;
 /// What should not take long may take this long on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// The time-out of checks that should run into it.
@@ -36,7 +38,7 @@ pub(crate) fn target(address: SocketAddr, check: Check) -> Target {
 
 pub(crate) fn checker() -> (Checker, mpsc::Receiver<Observation>) {
     let (sender, receiver) = mpsc::channel(4);
-    (Checker::start(sender), receiver)
+    (Checker::start(sender, AT_ONCE), receiver)
 }
 
 pub(crate) async fn next(observations: &mut mpsc::Receiver<Observation>) -> Observation {

@@ -12,7 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use harness::*;
-use lb_userspace::health::CONCURRENT_CHECKS;
 use lb_userspace::model::Check;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -156,7 +155,7 @@ async fn check_none_observes_nothing() {
 /// The server answers nobody before as many as may are connected, and prefers new connections after that.
 #[tokio::test]
 async fn checks_that_hang_do_not_pile_up() {
-    let count = CONCURRENT_CHECKS + 40;
+    let count = AT_ONCE + 40;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
@@ -169,7 +168,7 @@ async fn checks_that_hang_do_not_pile_up() {
                     accepted += 1;
                     most = most.max(open.len());
                 }
-                () = std::future::ready(()), if open.len() >= CONCURRENT_CHECKS || accepted == count => {
+                () = std::future::ready(()), if open.len() >= AT_ONCE || accepted == count => {
                     let mut stream = open.remove(0);
                     request(&mut stream).await;
                     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
@@ -190,7 +189,7 @@ async fn checks_that_hang_do_not_pile_up() {
         let seen = next(&mut observations).await;
         assert!(seen.up, "{:?}", seen.check);
     }
-    assert_eq!(timeout(DEADLINE, server).await.unwrap().unwrap(), CONCURRENT_CHECKS);
+    assert_eq!(timeout(DEADLINE, server).await.unwrap().unwrap(), AT_ONCE);
 }
 
 #[tokio::test]

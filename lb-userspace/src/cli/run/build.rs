@@ -141,6 +141,7 @@ impl Daemon {
             supervisor.spawn("interfaces", follow);
             receiver
         });
+        let observer = (observer, config.borrow().daemon.checks_at_once);
         supervisor.spawn("health", tasks::check(wanted_targets, facts.clone(), observer, stop.clone()));
         let resolve = tasks::resolve(wanted_once, Arc::clone(&network), stop.clone());
         supervisor.spawn("neighbours", resolve);

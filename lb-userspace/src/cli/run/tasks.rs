@@ -46,10 +46,10 @@ pub(super) async fn attach(
 pub(super) async fn check(
     mut targets: watch::Receiver<Vec<Target>>,
     mut facts: watch::Receiver<Facts>,
-    observations: mpsc::Sender<Observation>,
+    (observations, at_once): (mpsc::Sender<Observation>, u32),
     stop: CancellationToken,
 ) -> Outcome {
-    let mut checker = Checker::start(observations);
+    let mut checker = Checker::start(observations, at_once as usize);
     let mut reached = Reached::default();
     checker.set_targets(targets.borrow_and_update().clone());
     facts.mark_changed();
