@@ -26,6 +26,7 @@ mod syntax;
 mod tls;
 mod tree;
 mod values;
+mod weights;
 mod words;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ mod health;
 mod phase;
 pub mod status;
 mod tls;
+mod weights;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub use agent::{Condition, Order, Report};
 pub use health::{Agent, Check, Exec, Grpc, Health, Http, Udp};
 pub use phase::Phase;
 pub use tls::{Tls, Trust};
+pub use weights::{Adaptive, SlowStart, Weights};
 
 /// One virtual IP, port and protocol that clients connect to (or several addresses of the same service).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,6 +215,10 @@ pub struct Pool {
     pub scheduler: Scheduler,
     /// Slots of its Maglev tables: a prime, at least the number of backends of positive weight.
     pub table_size: u32,
+    /// Whether effective weights follow the load.
+    pub weights: Weights,
+    /// How a backend that came up gets its weight.
+    pub slow_start: SlowStart,
     /// How backends are checked.
     pub health: Health,
     /// In config order; addresses are unique within the pool.
@@ -267,7 +273,7 @@ pub enum BackendState {
     Draining,
     /// Taken out by an operator (weight 0), no deadline.
     Maintenance,
-    /// Not judged yet.
+    /// Not judged yet, or within its slow start.
     Starting,
 }
 

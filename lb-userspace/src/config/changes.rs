@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Check, Grace, Health, Http, Pool, Service, Tls, Trust};
+use crate::model::{Adaptive, Check, Grace, Health, Http, Pool, Service, Tls, Trust, Weights};
 
 use super::problem::{Fault, Problem};
 use super::{Config, Interfaces, PlaneChoice};
@@ -177,6 +177,13 @@ fn pool(pool: &Pool) -> Settings {
     let mut settings = health(&pool.health);
     settings.insert("scheduler", pool.scheduler.name().to_owned());
     settings.insert("table_size", pool.table_size.to_string());
+    settings.insert("weights", pool.weights.name().to_owned());
+    if let Weights::Adaptive(Adaptive { slots_per_second, least }) = &pool.weights {
+        settings.insert("adaptive.slots_per_second", slots_per_second.to_string());
+        settings.insert("adaptive.least", least.to_string());
+    }
+    settings.insert("slow_start.time", time(pool.slow_start.time));
+    settings.insert("slow_start.least", pool.slow_start.least.to_string());
     settings
 }
 

@@ -16,6 +16,7 @@ use super::report::Read;
 use super::scalar::{Scalar, word};
 use super::section::{Entry, Mixed, Section};
 use super::values::{self, duration, duration_or_zero, integer};
+use super::weights::{slow_start, weights};
 use super::words;
 use super::{Admin, Daemon, Interface, Interfaces, Kernel, LogFormat, PlaneChoice, address};
 
@@ -190,16 +191,19 @@ fn pool(mut s: Section<'_, '_>) -> Read<Pool> {
     let scheduler = s.or("scheduler", Scheduler::Maglev, word(words::SCHEDULER));
     let table_size = s.optional("table_size", values::table_size);
     let table_size = table_size.map_or(limits::MAX_TABLE_SIZE, |written| written.unwrap_or(65_537));
+    let weights = weights(&mut s, table_size);
+    let slow_start = slow_start(s.section("slow_start"));
     let health = health(s.section("health"));
     let backends: Vec<Read<Backend>> = s.sections("backend").into_iter().map(backend).collect();
     s.later("outlier", "take a failing backend out by its health check");
-    s.later("slow_start", "raise the weight of a new backend step by step with `sluice backend weight`");
     s.later("breaker", "limit connections at the backends until then");
     s.finish();
     Ok(Pool {
         name: name?,
         scheduler,
         table_size,
+        weights,
+        slow_start,
         health,
         backends: backends.into_iter().collect::<Result<_, _>>()?,
     })

@@ -11,7 +11,7 @@ use super::tree::{self, Table, join};
 /// Beyond so many errors the file is something else.
 const MOST: usize = 20;
 /// How many lines before an error its statement may begin.
-const FARTHEST: usize = 100;
+const FARTHEST: usize = 400;
 
 /// What a file holds.
 pub(super) struct Parsed {

@@ -52,6 +52,16 @@ pub(super) const TRACKING: Words<Tracking> =
 
 const NOT_PROXIED: &str = "use \"maglev\" or \"round_robin\"";
 
+/// Whether effective weights follow the load, before the details are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WeightsKind {
+    Static,
+    Adaptive,
+}
+
+pub(super) const WEIGHTS: Words<WeightsKind> =
+    &[("static", Is(WeightsKind::Static)), ("adaptive", Is(WeightsKind::Adaptive))];
+
 pub(super) const SCHEDULER: Words<Scheduler> = &[
     ("maglev", Is(Scheduler::Maglev)),
     ("round_robin", Is(Scheduler::RoundRobin)),

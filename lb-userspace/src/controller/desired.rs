@@ -6,6 +6,7 @@
 
 mod agent;
 mod backend;
+mod slow_start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use backend::{Presence, Record};
 use super::request::{BackendChange, RequestError};
 use crate::config::Config;
 use crate::health::{Observation, Role, Target};
-use crate::model::{self, Check, Grace, Health};
+use crate::model::{self, Check, Grace, Health, SlowStart, Weights};
 
 /// Every pool's backends, by pool name.
 pub type Fold = BTreeMap<String, Vec<Judged>>;
@@ -34,6 +35,7 @@ struct Pool {
     health: Health,
     /// The shortest of the services that use it.
     grace: Grace,
+    slow_start: SlowStart,
     /// In config order, then those added at run time, then those that leave.
     records: Vec<Record>,
 }
@@ -71,8 +73,12 @@ impl Pools {
                 }
                 health.reckon(now);
             }
+            if pool.weights == Weights::Static {
+                records.iter_mut().for_each(|record| record.factor = 1.0);
+            }
             let grace = grace(config, &pool.name);
-            self.pools.insert(pool.name.clone(), Pool { health: pool.health.clone(), grace, records });
+            let (health, slow_start) = (pool.health.clone(), pool.slow_start.clone());
+            self.pools.insert(pool.name.clone(), Pool { health, grace, slow_start, records });
         }
     }
 
@@ -202,6 +208,43 @@ impl Pools {
             .collect()
     }
 
+    /// What adaptive weights leave of the weights of a pool, 0 to 1, by backend; 1 of all others. Whether that is new.
+    pub fn set_factors(&mut self, pool: &str, factors: &[(SocketAddr, f64)]) -> bool {
+        let mut changed = false;
+        let records = self.pools.get_mut(pool).map(|pool| &mut pool.records);
+        for record in records.into_iter().flatten() {
+            let factor = factors.iter().find(|(address, _)| *address == record.address);
+            let factor = factor.map_or(1.0, |(_, factor)| *factor);
+            changed |= factor != record.factor;
+            record.factor = factor;
+        }
+        changed
+    }
+
+    /// Begins the slow start of backends that take new flows in `new` and did not in `old`, where others did and
+    /// do: a pool that comes up as a whole is not kept small. Whether any began.
+    pub fn rise(&mut self, old: &Fold, new: &Fold, now: Instant) -> bool {
+        let mut began = false;
+        for (name, pool) in self.pools.iter_mut().filter(|(_, pool)| !pool.slow_start.time.is_zero()) {
+            let taking = |fold: &Fold| -> BTreeSet<SocketAddr> {
+                let judged = fold.get(name).into_iter().flatten();
+                let taking = judged.filter(|judged| judged.member.weight > 0);
+                taking.map(|judged| judged.member.address).collect()
+            };
+            let (old, new) = (taking(old), taking(new));
+            let others = old.intersection(&new).next().is_some();
+            for record in &mut pool.records {
+                if !new.contains(&record.address) {
+                    record.rising = None;
+                } else if others && !old.contains(&record.address) {
+                    record.rising = Some(now);
+                    began = true;
+                }
+            }
+        }
+        began
+    }
+
     /// Forgets backends whose time has passed.
     pub fn expire(&mut self, now: Instant) {
         for pool in self.pools.values_mut() {
@@ -221,7 +264,8 @@ impl Pools {
         let deadlines = self
             .pools
             .values()
-            .flat_map(|pool| pool.records.iter().flat_map(|record| record.deadlines(pool.grace)));
+            .flat_map(|pool| pool.records.iter().map(move |record| (pool, record)))
+            .flat_map(|(pool, record)| record.deadlines(pool.grace, &pool.slow_start, now));
         deadlines.filter(|deadline| *deadline > now).min()
     }
 
@@ -235,7 +279,12 @@ impl Pools {
             let first_choice = |record: &Record| !record.is_backup() && record.is_fit(check);
             let spare = pool.records.iter().any(first_choice);
             let records = pool.records.iter().filter(|record| record.presence != Presence::Absent);
-            records.map(|record| record.judge(check, pool.grace, spare && record.is_backup(), now)).collect()
+            records
+                .map(|record| {
+                    let spare = spare && record.is_backup();
+                    record.judge(check, pool.grace, &pool.slow_start, spare, now)
+                })
+                .collect()
         };
         self.pools.iter().map(|(name, pool)| (name.clone(), judge(pool))).collect()
     }

@@ -16,6 +16,8 @@ pub struct TableState {
     slots: Vec<Slot>,
     /// By slot, in ticks: when `current` last changed. Meaningless in untracked slots.
     changed_at: Vec<u32>,
+    /// How often the `current` of a slot changed.
+    moved: u64,
 }
 
 impl TableState {
@@ -24,7 +26,7 @@ impl TableState {
     /// flows.
     pub fn adopt(slots: Vec<Slot>, now: u32) -> Self {
         let changed_at = vec![now; slots.len()];
-        Self { slots: slots.into_iter().map(sound).collect(), changed_at }
+        Self { slots: slots.into_iter().map(sound).collect(), changed_at, moved: 0 }
     }
 
     /// The confirmed slots.
@@ -39,6 +41,7 @@ impl TableState {
         for (index, slot) in slots.iter().enumerate() {
             if self.slots.get(index).map(|old| old.current()) != Some(slot.current()) {
                 self.changed_at[index] = now;
+                self.moved += 1;
             }
         }
         self.slots = slots;
@@ -97,6 +100,11 @@ impl TableState {
                 slot
             }
         })
+    }
+
+    /// How often a slot has changed its current backend since this daemon adopted or made the table.
+    pub fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// Whether any slot is tracked.

@@ -13,6 +13,7 @@ use super::ids::Part;
 use super::kernel_state::Identities;
 use super::ownership::{self, Ownership};
 use super::placement::Placement;
+use super::slots::TableState;
 use crate::config::Config;
 use crate::data_plane::kernel::{KernelCounters, Sweep};
 use crate::data_plane::proxy::ProxyCounters;
@@ -180,19 +181,26 @@ fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
         name: pool.name.clone(),
         scheduler: pool.scheduler.name().into(),
         table_size: pool.table_size,
+        moved_slots: tables(view, pool).map(TableState::moved).sum(),
         backends: judged.iter().filter(|judged| judged.leaving.is_none()).map(backend).collect(),
         leaving: judged.iter().filter_map(leaving).collect(),
     }
+}
+
+/// A pool's tables on the kernel planes.
+fn tables<'a>(view: &'a View<'_>, pool: &Pool) -> impl Iterator<Item = &'a TableState> {
+    let parts = view.kernel.iter().flat_map(|kernel| Part::ALL.map(move |part| (kernel, part)));
+    parts.filter_map(|(kernel, part)| {
+        let number = kernel.identities.table(&pool.name, part)?;
+        kernel.confirmed.tables.get(&number)
+    })
 }
 
 /// Slots by backend, over the pool's tables; on the proxy plane those of the table that it builds.
 fn slots(view: &View<'_>, pool: &Pool, judged: &[Judged]) -> BTreeMap<SocketAddr, u64> {
     let mut by_backend = BTreeMap::new();
     if let Some(kernel) = &view.kernel {
-        let tables = Part::ALL.into_iter().filter_map(|part| {
-            let number = kernel.identities.table(&pool.name, part)?;
-            kernel.confirmed.tables.get(&number)
-        });
+        let tables = tables(view, pool);
         let mut by_id = BTreeMap::new();
         for slot in tables.flat_map(|table| table.slots()) {
             *by_id.entry(slot.current()).or_insert(0) += 1;

@@ -4,6 +4,7 @@
 //! `reconcile`: fold, place, plan, apply. Calls that block are made off the reactor.
 
 mod chores;
+mod follow;
 mod inputs;
 mod planes;
 mod reconcile;
@@ -22,6 +23,7 @@ use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::proxy::ProxyPlane;
 use chores::Chores;
+use follow::Follow;
 use inputs::Channels;
 pub use inputs::{About, Inputs, Outputs, Progress, ReadConfig};
 use planes::{Kernel, Proxy};
@@ -44,6 +46,7 @@ pub struct Controller<P> {
     proxy: Proxy<P>,
     channels: Channels,
     chores: Chores,
+    follow: Follow,
     retry: Option<Retry>,
 }
 
@@ -89,9 +92,12 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// Takes in a health check and all that wait behind it; whether any judgement changed.
     fn observe(&mut self, first: crate::health::Observation) -> bool {
         let now = now();
-        let mut changed = self.pools.observe(first, now);
-        while let Ok(observation) = self.channels.observations.try_recv() {
+        let mut changed = false;
+        let mut next = Some(first);
+        while let Some(observation) = next {
+            self.follow.observe(&observation, now);
             changed |= self.pools.observe(observation, now);
+            next = self.channels.observations.try_recv().ok();
         }
         changed
     }
@@ -101,6 +107,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             self.pools.next_deadline(self.folded_at),
             self.retry.map(|retry| retry.at),
             self.kernel.is_ok().then(|| self.chores.next()),
+            self.next_step(),
         ];
         // Without any deadline an hour is as good as never.
         deadlines.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(3600))
@@ -112,6 +119,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let mut due = self.pools.next_deadline(self.folded_at).is_some_and(|deadline| deadline <= now);
         due |= self.retry.is_some_and(|retry| retry.at <= now);
         due |= self.do_chores(now).await;
+        due |= self.follow(now).await;
         if due {
             self.reconcile().await;
         }

@@ -86,6 +86,8 @@ pub struct ProxyTraffic {
     /// TCP: connections that found no backend (service), or that could not be opened (backend). UDP: datagrams
     /// that were dropped (service), and sockets that could not be opened or met an ICMP error (backend).
     pub failures: u64,
+    /// TCP, of a backend: how long its connections took to open, in all.
+    pub connecting: Duration,
 }
 
 /// What the proxy counted: by listen address, and within it by backend.

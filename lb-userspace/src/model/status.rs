@@ -129,6 +129,8 @@ pub struct PoolStatus {
     pub scheduler: String,
     /// As in the config.
     pub table_size: u32,
+    /// Kernel planes: how often a slot changed its current backend since the daemon started, over the pool's tables.
+    pub moved_slots: u64,
     /// In config order, then those added at run time.
     pub backends: Vec<BackendStatus>,
     /// Removed backends whose old flows may still run.
@@ -142,7 +144,7 @@ pub struct BackendStatus {
     pub address: SocketAddr,
     /// As configured or set at run time.
     pub weight: u16,
-    /// After health, drain and backup rules.
+    /// After health, drain, backup, slow start and load.
     pub effective_weight: u32,
     /// `up`, `down`, `draining`, `maintenance`, `starting`.
     pub state: String,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::data_plane::proxy::ProxyTraffic;
 
@@ -20,6 +21,8 @@ pub(super) struct Shard {
     packets: AtomicU64,
     reply_packets: AtomicU64,
     failures: AtomicU64,
+    /// Nanoseconds.
+    connecting: AtomicU64,
 }
 
 impl Counters {
@@ -46,6 +49,7 @@ impl Counters {
                 packets: sum.packets + shard.packets.load(Relaxed),
                 reply_packets: sum.reply_packets + shard.reply_packets.load(Relaxed),
                 failures: sum.failures + shard.failures.load(Relaxed),
+                connecting: sum.connecting + Duration::from_nanos(shard.connecting.load(Relaxed)),
             }
         })
     }
@@ -56,6 +60,11 @@ impl Shard {
     pub(super) fn open(&self) -> Open<'_> {
         self.opened.fetch_add(1, Relaxed);
         Open(self)
+    }
+
+    /// Counts how long a connection took to open.
+    pub(super) fn connected(&self, took: Duration) {
+        self.connecting.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Counts what [`ProxyTraffic::failures`] says.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::counters::Shard;
 use super::registry::Entry;
@@ -51,12 +51,14 @@ async fn attempt(
     entry: &Entry<'_>,
     worker: &Rc<Worker>,
 ) -> io::Result<()> {
+    let started = Instant::now();
     let backend = tokio::select! {
         connected = timeout(choice.connect_timeout, connect(choice.backend.address)) => connected??,
         // The client has given up.
         _ = client.ready(Interest::ERROR) => return Ok(()),
     };
     let shard = choice.backend.counters.shard(worker.index);
+    shard.connected(started.elapsed());
     let _open = shard.open();
     entry.connected(choice.backend.address);
     let end = relay(client, &backend, &worker.pools, worker.splice, choice.patience, [counters, shard]).await;

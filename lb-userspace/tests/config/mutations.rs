@@ -125,6 +125,8 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
         ],
     ),
     (POOL, "table_size", "65537", &[NO_NUMBER, &["0", "1", "65536", "655379"]]),
+    (POOL, "weights", "\"static\"", &[NO_TEXT, &["\"dynamic\"", "\"Adaptive\""]]),
+    (POOL, "slow_start", "{}", &[&["5", "\"30s\"", "[]"]]),
     (HEALTH, "check", "\"tcp\"", &[NO_TEXT, &["\"Agent\"", "\"ping\""]]),
     (HEALTH, "path", "\"/a\"", &[&["5", "\"\"", "\"health\"", "\"/a b\""]]),
     (HEALTH, "method", "\"GET\"", &[NO_TEXT, &["\"\"", "\"get\"", "\"CONNECT\"", "\"A B\""]]),
@@ -240,7 +242,6 @@ impl Mutations {
             ("[[services]]", "services"),
             ("[backend]", "backend"),
             ("[pool.outlier]", "outlier"),
-            ("[pool.slow_start]", "slow_start"),
             ("[pool.breaker]", "breaker"),
             ("[pool.colour]", "colour"),
             ("[service.limits]", "limits"),
@@ -276,6 +277,20 @@ impl Mutations {
                 let line = format!("timeouts = {{ {key} = {value} }}");
                 self.set(&format!("value {value}"), SERVICE, "timeouts", &line, &format!("timeouts.{key}"));
             }
+        }
+        for (table, path) in [
+            ("slow_start = { time = 5 }", "slow_start.time"),
+            ("slow_start = { time = \"-1s\" }", "slow_start.time"),
+            ("slow_start = { least = 0 }", "slow_start.least"),
+            ("slow_start = { least = 101 }", "slow_start.least"),
+            ("slow_start = { window = \"1s\" }", "slow_start.window"),
+            ("adaptive = { least = 5 }", "adaptive"),
+            ("adaptive = { least = 0 }", "adaptive.least"),
+            ("adaptive = { slots_per_second = 0 }", "adaptive.slots_per_second"),
+            ("adaptive = { budget = 5 }", "adaptive.budget"),
+        ] {
+            let key = table.split(' ').next().unwrap_or_default();
+            self.set(&format!("value {table}"), POOL, key, table, path);
         }
         let line = "timeouts = { idle = \"1s\" }";
         self.set("unknown key", SERVICE, "timeouts", line, "timeouts.idle");

@@ -193,8 +193,13 @@ impl World {
     }
 
     pub async fn observe(&self, pool: &str, address: SocketAddr, up: bool) {
+        self.took(pool, address, up, 1.0).await;
+    }
+
+    /// A check that took so many milliseconds.
+    pub async fn took(&self, pool: &str, address: SocketAddr, up: bool, took_ms: f64) {
         let detail = if up { "connected" } else { "connection refused" };
-        let check = LastCheck { ok: up, at: String::new(), took_ms: 1.0, detail: detail.into() };
+        let check = LastCheck { ok: up, at: String::new(), took_ms, detail: detail.into() };
         let (pool, role, report) = (pool.to_owned(), Role::Check, Report::default());
         self.observed(Observation { pool, address, role, up, check, report }).await;
     }

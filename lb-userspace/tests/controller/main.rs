@@ -13,3 +13,4 @@ mod planes;
 mod random;
 mod shared;
 mod udp;
+mod weights;

@@ -124,7 +124,7 @@ fn datagrams_of_every_size_pass_unharmed_and_are_counted() {
         reply_bytes: bytes + n,
         packets: n,
         reply_packets: n,
-        failures: 0,
+        ..ProxyTraffic::default()
     };
     setup.expect_traffic(|traffic| traffic == expected);
     assert_eq!(setup.backend_traffic(backend.address), expected);

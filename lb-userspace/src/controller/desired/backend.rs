@@ -1,11 +1,12 @@
 //! One backend of a pool: what the file, the operator and the health check say of it, and what follows.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::agent::Agent;
+use super::slow_start;
 use crate::model::status::{AgentStatus, LastCheck};
-use crate::model::{self, BackendState, Check, Grace, Member, Order, Protocol};
+use crate::model::{self, BackendState, Check, Grace, Member, Order, Protocol, SlowStart};
 
 /// What is known of one backend.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub(super) struct Record {
     /// The deadline of a drain.
     pub(super) drain: Option<Instant>,
     pub(super) health: Health,
+    /// What adaptive weights leave of its weight, 0 to 1.
+    pub(super) factor: f64,
+    /// When it came up, while its slow start lasts.
+    pub(super) rising: Option<Instant>,
 }
 
 /// Whether a backend belongs to its pool.
@@ -54,6 +59,8 @@ pub struct Judged {
     pub member: Member,
     /// As configured or set at run time.
     pub weight: u16,
+    /// What its agent leaves of it.
+    pub whole_weight: u16,
     /// Its state.
     pub state: BackendState,
     /// Why it is in this state.
@@ -85,6 +92,8 @@ impl Record {
             presence: Presence::Present,
             drain: None,
             health: Health::default(),
+            factor: 1.0,
+            rising: None,
         }
     }
 
@@ -118,13 +127,37 @@ impl Record {
             && self.is_up(check) == Some(true)
     }
 
-    /// Moments at which the judgement changes by itself.
-    pub(super) fn deadlines(&self, grace: Grace) -> impl Iterator<Item = Instant> {
+    /// Moments at which the judgement changes by itself; of those that lie before `now` one may be missing.
+    pub(super) fn deadlines(
+        &self,
+        grace: Grace,
+        slow_start: &SlowStart,
+        now: Instant,
+    ) -> impl Iterator<Item = Instant> {
         let leaves = match self.presence {
             Presence::Leaving(until) => Some(until),
             Presence::Present | Presence::Absent => None,
         };
-        [leaves, self.drain, self.cut_at(grace)].into_iter().flatten()
+        let rises = self.rising.and_then(|since| slow_start::next_step(slow_start, since, now));
+        [leaves, self.drain, self.cut_at(grace), rises].into_iter().flatten()
+    }
+
+    /// Until its slow start ends.
+    fn rising_for(&self, slow_start: &SlowStart, now: Instant) -> Option<Duration> {
+        let rest = slow_start::rest(slow_start, self.rising?, now);
+        (!rest.is_zero()).then(|| Duration::from_secs(rest.as_secs_f64().ceil() as u64))
+    }
+
+    /// The weight that new flows go by: at least 1 where the weight is.
+    fn effective(&self, slow_start: &SlowStart, now: Instant) -> u32 {
+        let risen = self.rising.map_or(1.0, |since| slow_start::part(slow_start, since, now));
+        let weight = f64::from(self.whole_weight()) * self.factor * risen;
+        (weight.round() as u32).max(u32::from(self.whole_weight() > 0))
+    }
+
+    /// The weight that its agent leaves.
+    fn whole_weight(&self) -> u16 {
+        self.health.agent.scale(self.weight())
     }
 
     /// When a failure moves its old flows.
@@ -136,7 +169,14 @@ impl Record {
     }
 
     /// `spare`: a backup that is not needed.
-    pub(super) fn judge(&self, check: &Check, grace: Grace, spare: bool, now: Instant) -> Judged {
+    pub(super) fn judge(
+        &self,
+        check: &Check,
+        grace: Grace,
+        slow_start: &SlowStart,
+        spare: bool,
+        now: Instant,
+    ) -> Judged {
         let cut_by_failure = self.cut_at(grace).is_some_and(|at| at <= now);
         let old_flows = if cut_by_failure { "old flows were moved" } else { "old flows stay" };
         let leaving = match self.presence {
@@ -182,6 +222,10 @@ impl Record {
                 (Some(true), _) if self.is_backup() => {
                     (BackendState::Up, "backup in use: no other backend is up".to_owned())
                 }
+                (Some(true), _) if let Some(rest) = self.rising_for(slow_start, now) => {
+                    let rest = humantime::format_duration(rest);
+                    (BackendState::Starting, format!("slow start: has its whole weight in {rest}"))
+                }
                 (Some(true), _) if let Some(share) = agent.share() => (BackendState::Up, share),
                 (Some(true), _) if *check == Check::None => (BackendState::Up, "not checked".to_owned()),
                 (Some(true), _) if self.health.verdict.is_none() => {
@@ -190,11 +234,19 @@ impl Record {
                 (Some(true), _) => (BackendState::Up, "the health check passes".to_owned()),
             }
         };
-        let weight = self.health.agent.scale(self.weight());
-        let weight = if self.is_fit(check) && !spare { u32::from(weight) } else { 0 };
+        let reason = if self.factor < 1.0 && state == BackendState::Up && !spare {
+            format!(
+                "{reason}; has {:.0} % of its weight, since it is slower or busier than others",
+                self.factor * 100.0
+            )
+        } else {
+            reason
+        };
+        let weight = if self.is_fit(check) && !spare { self.effective(slow_start, now) } else { 0 };
         Judged {
             member: Member { address: self.address, weight, keeps: !dismissed && !cut_by_failure },
             weight: self.weight(),
+            whole_weight: self.whole_weight(),
             state,
             reason,
             failed: self.health.down_since.is_some(),

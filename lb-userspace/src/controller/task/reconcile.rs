@@ -35,7 +35,10 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     pub(super) async fn try_reconcile(&mut self) -> Result<(), PlaneError> {
         let now = now();
         self.pools.expire(now);
-        let fold = self.pools.fold(now);
+        let mut fold = self.pools.fold(now);
+        if self.pools.rise(&self.fold, &fold, now) {
+            fold = self.pools.fold(now);
+        }
         log_changes(&self.fold, &fold);
         self.fold = fold;
         self.folded_at = now;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::chores::Chores;
+use super::follow::Follow;
 use super::inputs::{Channels, Inputs};
 use super::planes::{Kernel, Proxy};
 use super::{Controller, now};
@@ -97,6 +98,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             proxy: Proxy::new(inputs.proxy),
             channels,
             chores: Chores::new(now),
+            follow: Follow::new(now),
             retry: None,
         };
         controller.placements = controller.place(&controller.config, &controller.fold);
