@@ -1,6 +1,10 @@
-//! Servers that say who they are. Each runs on a thread of its own, its sockets in the backend's namespace.
+//! Servers that say who they are. Each runs on a thread or in a process of its own, its sockets in the backend's
+//! namespace.
+
+pub mod process;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::namespace::Namespace;
 use crate::record;
+use process::Process;
 
 /// Room for as many connections as a test opens at once.
 const BACKLOG: i32 = 4096;
@@ -41,14 +47,19 @@ pub struct Server {
     kind: Kind,
     id: String,
     address: SocketAddr,
+    /// What serves, in a process of its own; none: a thread of this one.
+    program: Option<PathBuf>,
     running: Option<Running>,
 }
 
 #[derive(Debug)]
-struct Running {
-    /// Where it accepts; none: nowhere. Closed: it ends.
-    listener: watch::Sender<Option<Arc<TcpListener>>>,
-    thread: JoinHandle<anyhow::Result<()>>,
+enum Running {
+    Thread {
+        /// Where it accepts; none: nowhere. Closed: it ends.
+        listener: watch::Sender<Option<Arc<TcpListener>>>,
+        thread: JoinHandle<anyhow::Result<()>>,
+    },
+    Process(Process),
 }
 
 impl Server {
@@ -62,8 +73,25 @@ impl Server {
         id: &str,
         address: SocketAddr,
     ) -> anyhow::Result<Self> {
-        let mut server =
-            Self { namespace: Arc::clone(namespace), kind, id: id.to_owned(), address, running: None };
+        let (namespace, id) = (Arc::clone(namespace), id.to_owned());
+        let mut server = Self { namespace, kind, id, address, program: None, running: None };
+        server.resume()?;
+        Ok(server)
+    }
+
+    /// Starts an echo server that is a process: `program serve ID ADDRESS`, which has to call [`process::serve`].
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn spawn(
+        program: PathBuf,
+        namespace: &Arc<Namespace>,
+        id: &str,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let (namespace, id) = (Arc::clone(namespace), id.to_owned());
+        let program = Some(program);
+        let mut server = Self { namespace, kind: Kind::Echo, id, address, program, running: None };
         server.resume()?;
         Ok(server)
     }
@@ -81,18 +109,31 @@ impl Server {
     /// Ends as a killed process does: nobody listens any more, every connection is closed by the kernel.
     /// Echo connections are reset; HTTP connections end as the kernel chooses, mostly by FIN.
     pub fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
-            drop(running.listener);
-            if let Ok(Err(error)) = running.thread.join() {
+        if let Some(Running::Thread { listener, thread }) = self.running.take() {
+            drop(listener);
+            if let Ok(Err(error)) = thread.join() {
                 eprintln!("server {}: {error:#}", self.id);
             }
         }
     }
 
-    /// Refuses new connections, some milliseconds from now, and keeps the old ones.
+    /// Refuses new connections, some milliseconds from now, and keeps the old ones. Threads only.
     pub fn pause(&self) {
-        if let Some(running) = &self.running {
-            running.listener.send_replace(None);
+        if let Some(Running::Thread { listener, .. }) = &self.running {
+            listener.send_replace(None);
+        }
+    }
+
+    /// Stops its process, or lets it go on: meanwhile its kernel accepts connections, and nobody answers on them.
+    ///
+    /// # Errors
+    /// It is no process, or does not run.
+    pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        match &self.running {
+            Some(Running::Process(process)) => {
+                process.signal(if frozen { Signal::STOP } else { Signal::CONT })
+            }
+            _ => anyhow::bail!("server {} is no process that runs", self.id),
         }
     }
 
@@ -101,23 +142,28 @@ impl Server {
     /// # Errors
     /// The address cannot be bound.
     pub fn resume(&mut self) -> anyhow::Result<()> {
+        if let Some(program) = &self.program {
+            let process = Process::start(program, &self.namespace, &self.id, self.address)?;
+            self.running = Some(Running::Process(process));
+            return Ok(());
+        }
         let listener = Arc::new(
             self.namespace
                 .run(|| listen(self.address))?
                 .with_context(|| format!("server {} on {}", self.id, self.address))?,
         );
         match &self.running {
-            Some(running) => {
-                running.listener.send_replace(Some(listener));
+            Some(Running::Thread { listener: running, .. }) => {
+                running.send_replace(Some(listener));
             }
-            None => {
+            _ => {
                 let (sender, receiver) = watch::channel(Some(listener));
                 let (kind, id) = (self.kind, self.id.clone());
                 let thread = std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                     runtime.block_on(accept(kind, id, receiver))
                 });
-                self.running = Some(Running { listener: sender, thread });
+                self.running = Some(Running::Thread { listener: sender, thread });
             }
         }
         Ok(())

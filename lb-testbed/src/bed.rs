@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use lb_userspace::model::Plane;
 use lb_userspace::model::status::{Explanation, PoolStatus, ServiceStatus, Status};
 
+use crate::backend::process::HEALTH_PORT;
 use crate::backend::{Kind, Server};
 use crate::client::churn::{self, Churn};
 use crate::client::long::{self, LongFlows};
@@ -37,6 +39,9 @@ pub struct Setup {
     pub topology: Options,
     /// What the servers speak.
     pub kind: Kind,
+    /// The program whose processes are the servers, as in [`Server::spawn`], which are then checked by HTTP; none: threads of
+    /// this process, checked by TCP.
+    pub program: Option<PathBuf>,
     /// `kernel.flows`.
     pub flows: u32,
     /// VIPs of the service; every backend has a server of each of their families.
@@ -47,6 +52,8 @@ pub struct Setup {
     pub down_grace: &'static str,
     /// `pool.health.interval`; two failures take a backend down, two successes bring it up.
     pub interval: &'static str,
+    /// `pool.health.timeout`.
+    pub timeout: &'static str,
     /// Further services of the config.
     pub services: &'static str,
 }
@@ -58,18 +65,24 @@ impl Setup {
             plane,
             topology: if plane == Plane::Xdp { Options::xdp() } else { Options::default() },
             kind: Kind::Echo,
+            program: None,
             flows: 65_536,
             vips: vec![VIP4, VIP6],
             drain_timeout: "30s",
             down_grace: "10s",
             interval: "500ms",
+            timeout: "500ms",
             services: "",
         }
     }
 
     /// The config with these backends, each an address and a weight.
     pub fn config(&self, backends: &[(SocketAddr, u16)]) -> String {
-        let Self { flows, vips, drain_timeout, down_grace, interval, services, .. } = self;
+        let Self { flows, vips, drain_timeout, down_grace, interval, timeout, services, .. } = self;
+        let check = match self.program {
+            Some(_) => format!("check = \"http\"\nport = {HEALTH_PORT}"),
+            None => "check = \"tcp\"".to_owned(),
+        };
         let plane = match self.plane {
             Plane::Proxy => "off".to_owned(),
             plane => plane.to_string(),
@@ -83,7 +96,7 @@ impl Setup {
              [kernel]\nplane = \"{plane}\"\nflows = {flows}\n\
              [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n{services}\
              [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n\
-             [pool.health]\ncheck = \"tcp\"\ninterval = \"{interval}\"\ntimeout = \"500ms\"\nrise = 2\nfall = 2\n{}",
+             [pool.health]\n{check}\ninterval = \"{interval}\"\ntimeout = \"{timeout}\"\nrise = 2\nfall = 2\n{}",
             listen.join(", "),
             backends.collect::<String>()
         )
@@ -123,7 +136,11 @@ impl Bed {
         for (host, number) in topology.backends.iter().zip(1..) {
             for vip in &setup.vips {
                 let address = host.socket(*vip, SERVER_PORT);
-                servers.push(Server::start(&host.namespace, setup.kind, &format!("b{number}"), address)?);
+                let id = format!("b{number}");
+                servers.push(match &setup.program {
+                    Some(program) => Server::spawn(program.clone(), &host.namespace, &id, address)?,
+                    None => Server::start(&host.namespace, setup.kind, &id, address)?,
+                });
             }
         }
         let backends: Vec<_> = servers.iter().map(|server| (server.address(), 100)).collect();
@@ -133,9 +150,24 @@ impl Bed {
 
     /// The config of the start, with these weights by server: those beyond the list are left out.
     pub fn config(&self, weights: &[u16]) -> String {
-        let backends: Vec<_> =
-            self.servers.iter().map(Server::address).zip(weights.iter().copied()).collect();
-        self.setup.config(&backends)
+        self.config_of(weights.iter().copied().enumerate())
+    }
+
+    /// The config of the start, with these servers, each with a weight.
+    pub fn config_of(&self, members: impl IntoIterator<Item = (usize, u16)>) -> String {
+        let backends = members.into_iter();
+        let backends =
+            backends.filter_map(|(number, weight)| Some((self.servers.get(number)?.address(), weight)));
+        self.setup.config(&backends.collect::<Vec<_>>())
+    }
+
+    /// Puts a config in force.
+    ///
+    /// # Errors
+    /// It is refused; the message holds what `reload` printed.
+    pub fn reload(&self, config: &str) -> anyhow::Result<()> {
+        self.sluice.write_config(config)?;
+        succeeded(self.sluice.ask(&["reload"])?).map(drop)
     }
 
     /// The VIPs with their port.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use lb_userspace::admin::client::Client;
 use lb_userspace::model::status::Status;
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
@@ -252,6 +253,15 @@ impl Sluice {
     pub fn status(&self) -> anyhow::Result<Status> {
         let text = succeeded(self.ask(&["status", "--json"])?).context("status")?;
         serde_json::from_str(&text).with_context(|| format!("not a status document: {text}"))
+    }
+
+    /// The status document, as soon as the daemon can answer: without a process for the question.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn status_at_once(&self) -> anyhow::Result<Status> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(Client::new(&self.socket()).get("/api/v1/status"))?)
     }
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {

@@ -17,6 +17,8 @@ pub(crate) enum Bench {
     /// Floods of SYNs and of ACKs, ten times the flow table each, while flows wait and others come, in namespaces
     /// [--help]
     Flood(Passed),
+    /// Backends and the daemon come and go while long flows and new ones go through, in namespaces [--help]
+    Churn(Passed),
 }
 
 /// What the benchmark itself reads.
@@ -48,6 +50,11 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
             build_ebpf::build_control(&toolbox)?;
             daemon::build()?;
             ("bench_flood", passed)
+        }
+        Bench::Churn(passed) => {
+            rights::namespaces().map_err(|reason| anyhow!(reason))?;
+            daemon::build()?;
+            ("bench_churn", passed)
         }
     };
     let mut command = process::cargo(&process::own_cargo());

@@ -40,6 +40,8 @@ pub struct Plan {
 /// A broken flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
+    /// Our side of it; none: it never connected.
+    pub client: Option<SocketAddr>,
     /// The backend that greeted it; empty: none did.
     pub backend: String,
     /// How it ended.
@@ -84,6 +86,7 @@ impl fmt::Display for Report {
 #[derive(Clone, Debug)]
 struct Seen {
     outcome: Outcome,
+    client: Option<SocketAddr>,
     backend: String,
     at: Instant,
     slowest: Duration,
@@ -109,6 +112,7 @@ impl LongFlows {
         let start = Instant::now();
         let unseen = Seen {
             outcome: Outcome::Connecting,
+            client: None,
             backend: String::new(),
             at: start,
             slowest: Duration::ZERO,
@@ -233,6 +237,7 @@ async fn run_one(
     let outcome = match tokio::time::timeout(manner.stall, TcpStream::connect(target)).await {
         Ok(Ok(mut stream)) => {
             drop(stream.set_nodelay(true));
+            slot.update(|flow| flow.client = stream.local_addr().ok());
             flow::run(&mut stream, conn, &manner, &mut orders, &mut slot).await
         }
         Ok(Err(_)) | Err(_) => Outcome::NotConnected,
@@ -286,6 +291,7 @@ fn report(seen: &[Seen], start: Instant) -> Report {
         *backends.entry(flow.backend.clone()).or_default().entry(flow.outcome).or_default() += 1;
         if flow.outcome.is_broken() {
             ends.push(End {
+                client: flow.client,
                 backend: flow.backend.clone(),
                 outcome: flow.outcome,
                 at_ms: flow.at.duration_since(start).as_secs_f64() * 1000.0,
