@@ -25,4 +25,4 @@ pub mod status;
 pub mod task;
 pub mod weights;
 
-pub use task::{About, Controller, Inputs, Outputs, Progress, ReadConfig, StartError};
+pub use task::{About, Controller, Inputs, Kept, Outputs, Progress, ReadConfig, StartError};

@@ -3,6 +3,7 @@
 mod agent;
 pub mod flows;
 mod health;
+mod overrides;
 mod phase;
 pub mod status;
 mod tls;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 pub use agent::{Condition, Order, Report};
 pub use health::{Agent, Check, Exec, Grpc, Health, Http, Udp};
+pub use overrides::Override;
 pub use phase::Phase;
 pub use tls::{Tls, Trust};
 pub use weights::{Adaptive, SlowStart, Weights};

@@ -14,7 +14,9 @@ use lb_userspace::admin::problem::ProblemDocument;
 use lb_userspace::admin::{Admin, AdminSocket, Serving};
 use lb_userspace::config;
 use lb_userspace::config::problem::Problem;
-use lb_userspace::controller::request::{BackendChange, FlowQuery, Handle, Reloaded, Request, RequestError};
+use lb_userspace::controller::request::{
+    BackendChange, Changed, FlowQuery, Handle, Reloaded, Request, RequestError,
+};
 use lb_userspace::model::flows::{FlowEntry, FlowList, FlowState};
 use lb_userspace::model::status::{Explanation, PoolStatus, ServiceStatus, Status};
 use lb_userspace::model::{Phase, Plane};
@@ -67,7 +69,9 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>, changes: mpsc::Unbounde
             }
             Request::Backend { pool, address, change, reply } => {
                 changes.send((pool, address, change)).unwrap();
-                let _ = reply.send(Ok(()));
+                // Port 9 stands for a full disk.
+                let warning = (address.port() == 9).then(|| "no space".to_owned());
+                let _ = reply.send(Ok(Changed { warning }));
             }
             Request::Explain { client, service, reply } => {
                 let _ = reply.send(Ok(explanation(client, service)));
@@ -146,7 +150,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn refused(result: Result<(), ClientError>) -> ProblemDocument {
+fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ProblemDocument {
     match result {
         Err(ClientError::Refused(document)) => document,
         other => panic!("expected a problem document, got {other:?}"),
@@ -218,10 +222,19 @@ async fn each_verb_reaches_the_controller_as_its_change() {
     for pool in ["web", "a b/ü"] {
         for (method, below, body, expected) in cases {
             let path = backend_path(pool, backend, below);
-            api.client.send(method.parse().unwrap(), &path, body).await.unwrap();
+            let changed = api.client.change(method.parse().unwrap(), &path, body).await.unwrap();
+            assert_eq!(changed, Changed::default());
             assert_eq!(api.changes.recv().await.unwrap(), (pool.to_owned(), backend, expected));
         }
     }
+}
+
+#[tokio::test]
+async fn a_change_that_would_not_survive_is_answered_with_a_warning() {
+    let api = start(false);
+    let path = backend_path("web", address("10.0.0.11:9"), "/drain");
+    let changed = api.client.change(hyper::Method::POST, &path, None::<&Weight>).await.unwrap();
+    assert_eq!(changed.warning.as_deref(), Some("no space"));
 }
 
 #[tokio::test]
@@ -257,7 +270,7 @@ async fn what_cannot_be_done_is_a_problem_document_that_names_it() {
         ("GET", "/api/v1/flows?sevrice=web".into(), None, 400, "sevrice"),
     ];
     for (method, path, body, status, named) in cases {
-        let document = refused(api.client.send(method.parse().unwrap(), path, body.as_ref()).await);
+        let document = refused(api.client.change(method.parse().unwrap(), path, body.as_ref()).await);
         assert_eq!(document.status, *status, "{method} {path}: {document:?}");
         assert!(document.detail.contains(named), "{method} {path}: {document:?}");
         assert!(document.kind.starts_with("urn:sluice:problem:"));

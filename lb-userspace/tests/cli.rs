@@ -134,6 +134,51 @@ async fn an_operator_changes_backends_without_touching_connections() {
 }
 
 #[tokio::test]
+async fn what_was_changed_at_run_time_survives_a_kill_and_a_bad_disk_is_told() {
+    let Fixture { place, backends, mut daemon, .. } = fixture().await;
+    let (first, second) = (backends[0].to_string(), backends[1].to_string());
+    place.done(&["backend", "weight", "web", &first, "7"]).await;
+    place.done(&["backend", "drain", "web", &second]).await;
+    place.done(&["backend", "add", "web", "127.0.0.1:9", "--weight", "3"]).await;
+    let words = |status: &serde_json::Value| {
+        let backends = status["pools"][0]["backends"].as_array().unwrap();
+        backends
+            .iter()
+            .map(|b| format!("{} {} {}", b["address"], b["weight"], b["overrides"]))
+            .collect::<Vec<_>>()
+    };
+    let before = words(&place.status().await);
+    assert_eq!(before[2], "\"127.0.0.1:9\" 3 [\"added\"]");
+    daemon.signal(Signal::KILL);
+    timeout(DEADLINE, daemon.gone()).await.unwrap();
+    let mut daemon = Daemon::start(&place).await;
+    assert_eq!(words(&place.status().await), before);
+    let shown = place.done(&["status"]).await;
+    assert!(shown.contains("7 (file: 100)") && shown.contains("(added)"), "{shown}");
+
+    // Damaged: the daemon starts, without the changes, and says so.
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await, 0, "{}", daemon.log());
+    let file = place.path("state/changes");
+    fs::write(&file, &fs::read(&file).unwrap()[1..]).unwrap();
+    let daemon = Daemon::start(&place).await;
+    let status = place.status().await;
+    assert_eq!(status["pools"][0]["backends"].as_array().unwrap().len(), 2);
+    assert!(status["warnings"][0].as_str().unwrap().contains("set aside as"), "{status:#}");
+    assert!(daemon.log().contains("set aside as"), "{}", daemon.log());
+
+    // No place to write: the change is in force, and the answer says what it is worth.
+    fs::remove_dir_all(place.path("state")).unwrap();
+    fs::write(place.path("state"), "").unwrap();
+    let output = place.ask(&["backend", "weight", "web", &first, "9"]).await;
+    let warned = text(&output.stderr);
+    assert!(output.status.success() && warned.contains("would not survive a restart"), "{warned}");
+    let status = place.status().await;
+    assert_eq!(status["pools"][0]["backends"][0]["weight"], 9);
+    assert!(status["warnings"].to_string().contains("would not survive a restart"), "{status:#}");
+}
+
+#[tokio::test]
 async fn a_reload_puts_a_good_file_in_force_and_keeps_the_old_one_for_a_bad_one() {
     let Fixture { place, listen, backends, mut daemon } = fixture().await;
     let (mut client, theirs) = Client::connect(listen).await;

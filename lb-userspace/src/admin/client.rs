@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::problem::ProblemDocument;
+use crate::controller::request::Changed;
 
 /// For a whole exchange. A reload waits for every plane to confirm.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,18 +67,23 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|error| self.broken(&error))
     }
 
-    /// Makes a request whose answer holds nothing.
-    pub async fn send(
+    /// Changes a backend.
+    pub async fn change(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Changed, ClientError> {
         let body = match body {
             Some(body) => serde_json::to_vec(body).map_err(|error| self.broken(&error))?,
             None => Vec::new(),
         };
-        self.exchange(method, path, body.into()).await.map(drop)
+        let answer = self.exchange(method, path, body.into()).await?;
+        // Nothing to say.
+        if answer.is_empty() {
+            return Ok(Changed::default());
+        }
+        serde_json::from_slice(&answer).map_err(|error| self.broken(&error))
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

@@ -111,7 +111,7 @@ async fn put_backend(
     State(daemon): State<Daemon>,
     path: BackendPath,
     OptionalBody(body): OptionalBody<Weight>,
-) -> Answer<StatusCode> {
+) -> Answer<Response> {
     let weight = body.map_or(DEFAULT_WEIGHT, |body| body.weight);
     change(&daemon, path, BackendChange::Put { weight }).await
 }
@@ -120,7 +120,7 @@ async fn patch_backend(
     State(daemon): State<Daemon>,
     path: BackendPath,
     OptionalBody(body): OptionalBody<Weight>,
-) -> Answer<StatusCode> {
+) -> Answer<Response> {
     let missing = || ProblemDocument::new(Kind::BadRequest, "a body is needed (hint: {\"weight\": 100})");
     let Weight { weight } = body.ok_or_else(missing)?;
     change(&daemon, path, BackendChange::Weight { weight }).await
@@ -130,15 +130,15 @@ async fn remove_backend(
     State(daemon): State<Daemon>,
     path: BackendPath,
     Query(Removal { now }): Query<Removal>,
-) -> Answer<StatusCode> {
+) -> Answer<Response> {
     change(&daemon, path, BackendChange::Remove { now }).await
 }
 
-async fn drain_backend(State(daemon): State<Daemon>, path: BackendPath) -> Answer<StatusCode> {
+async fn drain_backend(State(daemon): State<Daemon>, path: BackendPath) -> Answer<Response> {
     change(&daemon, path, BackendChange::Drain).await
 }
 
-async fn undrain_backend(State(daemon): State<Daemon>, path: BackendPath) -> Answer<StatusCode> {
+async fn undrain_backend(State(daemon): State<Daemon>, path: BackendPath) -> Answer<Response> {
     change(&daemon, path, BackendChange::Undrain).await
 }
 
@@ -146,9 +146,12 @@ async fn change(
     daemon: &Daemon,
     BackendPath { pool, address }: BackendPath,
     change: BackendChange,
-) -> Answer<StatusCode> {
-    daemon.controller.backend(pool, address, change).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Answer<Response> {
+    let changed = daemon.controller.backend(pool, address, change).await?;
+    Ok(match changed.warning {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(_) => Json(changed).into_response(),
+    })
 }
 
 async fn no_route(uri: Uri) -> ProblemDocument {

@@ -11,7 +11,7 @@ use crate::controller::request::Reloaded;
 use crate::model::flows::FlowList;
 use crate::model::status::{Explanation, Status};
 
-use super::output::{print, print_json};
+use super::output::{plain, print, print_json};
 use super::{Backend, Failure, Target, runtime};
 
 /// `sluice status`.
@@ -55,7 +55,11 @@ pub fn backend(socket: &Path, verb: Backend) -> Result<(), Failure> {
     };
     let path = backend_path(&pool, address, below);
     let body = weight.map(|weight| Weight { weight });
-    ask(socket, async |client| client.send(method, &path, body.as_ref()).await)
+    let changed = ask(socket, async |client| client.change(method, &path, body.as_ref()).await)?;
+    if let Some(warning) = changed.warning {
+        eprintln!("sluice: warning: {}", plain(&warning));
+    }
+    Ok(())
 }
 
 fn ask<T>(socket: &Path, question: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> Result<T, Failure> {

@@ -156,16 +156,28 @@ fn pool_text(pool: &PoolStatus) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {} leaving, its flows may run until {}", leaving.address, leaving.until);
     }
+    for removed in &pool.removed {
+        let _ = writeln!(text, "  {removed} is in the file, removed at run time");
+    }
     text
 }
 
-/// The configured weight, and what is left of it where that differs.
+/// The weight, what is left of it where that differs, and what the file says where it was set at run time.
 fn weight(backend: &BackendStatus) -> String {
-    if u32::from(backend.weight) == backend.effective_weight {
+    let mut text = if u32::from(backend.weight) == backend.effective_weight {
         backend.weight.to_string()
     } else {
         format!("{} of {}", backend.effective_weight, backend.weight)
+    };
+    match backend.configured_weight {
+        None => text.push_str(" (added)"),
+        Some(configured) if configured != backend.weight => {
+            // Writing to a string cannot fail.
+            let _ = write!(text, " (file: {configured})");
+        }
+        Some(_) => {}
     }
+    text
 }
 
 fn last_check(backend: &BackendStatus) -> String {

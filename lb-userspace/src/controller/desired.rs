@@ -1,11 +1,13 @@
 //! Who serves which pool, and how: config, run-time changes and health folded into one list per pool. Pure;
 //! time is injected.
 //!
-//! What an operator changed at run time (a backend added or removed, a weight, a drain) wins over the file
-//! and survives reloads, until a reload takes that backend or its pool out of the file.
+//! What an operator changed at run time (a backend added or removed, a weight, a drain) wins over the file and
+//! survives reloads and restarts, until the file says something new: another weight wins over one that was set at
+//! run time, and what was changed of a backend is forgotten when the file drops it or its pool.
 
 mod agent;
 mod backend;
+mod overrides;
 mod slow_start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use backend::Judged;
 use backend::{Presence, Record};
+pub use overrides::Clock;
 
 use super::request::{BackendChange, RequestError};
 use crate::config::Config;
@@ -300,6 +303,9 @@ fn merge(mut old: Vec<Record>, configured: &[model::Backend], leave: Instant) ->
             // New in the file: back from leaving, or added at run time before.
             record.presence = Presence::Present;
         }
+        if superseded(record.configured.as_ref().map(|old| old.weight), Some(backend.weight)) {
+            record.weight = None;
+        }
         record.configured = Some(backend.clone());
         records.push(record);
     }
@@ -317,6 +323,11 @@ fn merge(mut old: Vec<Record>, configured: &[model::Backend], leave: Instant) ->
         }
     }
     records
+}
+
+/// Whether a weight that was set at run time yields: the file's is not the one that it was set against.
+fn superseded(old: Option<u16>, new: Option<u16>) -> bool {
+    old != new
 }
 
 /// The shortest grace of the services that use a pool.

@@ -59,6 +59,13 @@ pub enum BackendChange {
     },
 }
 
+/// What became of a change to a backend. It is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Changed {
+    /// Why it would not survive a restart.
+    pub warning: Option<String>,
+}
+
 /// What reload did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reloaded {
@@ -95,8 +102,8 @@ pub enum Request {
         address: SocketAddr,
         /// What to do.
         change: BackendChange,
-        /// Answered when the planes have confirmed it.
-        reply: Reply<()>,
+        /// Answered when the planes have confirmed it and it has been written down, or could not be.
+        reply: Reply<Changed>,
     },
     /// The status document, read now.
     Status(Reply<Arc<Status>>),
@@ -143,7 +150,7 @@ impl Handle {
         pool: String,
         address: SocketAddr,
         change: BackendChange,
-    ) -> Result<(), RequestError> {
+    ) -> Result<Changed, RequestError> {
         self.ask(|reply| Request::Backend { pool, address, change, reply }).await
     }
 

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use lb_common::{Counter, SocketKey, Traffic};
 
 use super::apply::Confirmed;
-use super::desired::{Fold, Judged};
+use super::desired::{Fold, Judged, Pools};
 use super::fill;
 use super::ids::Part;
 use super::kernel_state::Identities;
@@ -19,8 +19,8 @@ use crate::data_plane::kernel::{KernelCounters, Sweep};
 use crate::data_plane::proxy::ProxyCounters;
 use crate::maglev;
 use crate::model::status::{
-    BackendStatus, InterfacePlane, Leaving, LocalTraffic, PoolStatus, ServiceStatus, Status, VipStatus,
-    rfc3339,
+    BackendStatus, InterfacePlane, KeptStatus, Leaving, LocalTraffic, PoolStatus, ServiceStatus, Status,
+    VipStatus, rfc3339,
 };
 use crate::model::{BackendState, Plane, Pool, Protocol, Scheduler, Service, Tracking};
 
@@ -50,6 +50,10 @@ pub struct View<'a> {
     pub kernel: Option<Kernel<'a>>,
     /// Of the proxy plane.
     pub traffic: &'a ProxyCounters,
+    /// With what was changed at run time.
+    pub pools: &'a Pools,
+    /// What becomes of that.
+    pub kept: KeptStatus,
 }
 
 /// The kernel planes' part of a [`View`].
@@ -86,8 +90,9 @@ pub fn build(view: &View<'_>) -> Status {
         verdicts: counted(Counter::is_verdict),
         drops: counted(Counter::is_drop),
         events: counted(Counter::is_event),
-        warnings: tables.iter().filter_map(fill::warning).collect(),
+        warnings: view.kept.problems.iter().cloned().chain(tables.iter().filter_map(fill::warning)).collect(),
         tables,
+        kept: view.kept.clone(),
     }
 }
 
@@ -184,6 +189,7 @@ fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
         moved_slots: tables(view, pool).map(TableState::moved).sum(),
         backends: judged.iter().filter(|judged| judged.leaving.is_none()).map(backend).collect(),
         leaving: judged.iter().filter_map(leaving).collect(),
+        removed: view.pools.removed(&pool.name),
     }
 }
 
@@ -231,6 +237,8 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
     let mut status = BackendStatus {
         address,
         weight: judged.weight,
+        configured_weight: judged.configured,
+        overrides: judged.overrides.iter().map(|word| (*word).to_owned()).collect(),
         effective_weight: judged.member.weight,
         state: state(judged.state).into(),
         reason: judged.reason.clone(),

@@ -6,6 +6,7 @@
 mod chores;
 mod follow;
 mod inputs;
+mod keep;
 mod planes;
 mod reconcile;
 mod requests;
@@ -18,14 +19,14 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::desired::{Fold, Pools};
+use super::desired::{Clock, Fold, Pools};
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::proxy::ProxyPlane;
 use chores::Chores;
 use follow::Follow;
 use inputs::Channels;
-pub use inputs::{About, Inputs, Outputs, Progress, ReadConfig};
+pub use inputs::{About, Inputs, Kept, Outputs, Progress, ReadConfig};
 use planes::{Kernel, Proxy};
 pub use start::StartError;
 
@@ -37,6 +38,9 @@ pub struct Controller<P> {
     config: Config,
     in_force: watch::Sender<Config>,
     pools: Pools,
+    clock: Clock,
+    /// What of the changes of a last daemon could not be taken over, in words.
+    lost: Vec<String>,
     /// Of the moment `folded_at`.
     fold: Fold,
     folded_at: Instant,

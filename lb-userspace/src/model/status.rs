@@ -35,8 +35,21 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// Kernel planes: how full the tables are that remember flows.
     pub tables: Vec<TableStatus>,
+    /// What was changed at run time.
+    pub kept: KeptStatus,
     /// What needs somebody's attention, each with its cure.
     pub warnings: Vec<String>,
+}
+
+/// What was changed at run time, and whether it would survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptStatus {
+    /// Where it is kept.
+    pub file: PathBuf,
+    /// Backends that are not, or not only, as the config file says; leaving ones included.
+    pub changes: u64,
+    /// What was lost at the start, and why the last write failed.
+    pub problems: Vec<String>,
 }
 
 /// A table that remembers flows.
@@ -135,6 +148,8 @@ pub struct PoolStatus {
     pub backends: Vec<BackendStatus>,
     /// Removed backends whose old flows may still run.
     pub leaving: Vec<Leaving>,
+    /// Backends of the config file that were removed at run time.
+    pub removed: Vec<SocketAddr>,
 }
 
 /// One backend.
@@ -144,6 +159,10 @@ pub struct BackendStatus {
     pub address: SocketAddr,
     /// As configured or set at run time.
     pub weight: u16,
+    /// What the config file says; null: the file does not have the backend.
+    pub configured_weight: Option<u16>,
+    /// What is not as the config file says: `added`, `weight`, `drain`.
+    pub overrides: Vec<String>,
     /// After health, drain, backup, slow start and load.
     pub effective_weight: u32,
     /// `up`, `down`, `draining`, `maintenance`, `starting`.

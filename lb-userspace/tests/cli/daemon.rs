@@ -151,6 +151,11 @@ impl Daemon {
         }
     }
 
+    /// Waits for its end, however it ends.
+    pub async fn gone(&mut self) {
+        self.child.wait().await.unwrap();
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::harness::{A, B, C, WEB, World, address, hop, named};
 
 async fn change(world: &World, backend: &str, change: BackendChange) -> Result<(), RequestError> {
-    world.handle.backend("web".into(), address(backend), change).await
+    world.handle.backend("web".into(), address(backend), change).await.map(drop)
 }
 
 /// The numbers of the tables that were swapped.

@@ -10,13 +10,14 @@ use lb_common::{BackendId, NextHop, Slot, SocketKey};
 use lb_userspace::config::Config;
 use lb_userspace::config::problem::Problem;
 use lb_userspace::controller::request::Handle;
-use lb_userspace::controller::{About, Controller, Inputs, Outputs, Progress, StartError};
+use lb_userspace::controller::{About, Controller, Inputs, Kept, Outputs, Progress, StartError};
 use lb_userspace::data_plane::kernel::KernelState;
 use lb_userspace::data_plane::recorder::{KernelRecorder, ProxyRecorder};
 use lb_userspace::health::{Observation, Role, Target};
 use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, LocalTraffic, PoolStatus};
-use lb_userspace::model::{Phase, Plane, Report};
+use lb_userspace::model::{Override, Phase, Plane, Report};
 use lb_userspace::network::{Facts, OnLink};
+use lb_userspace::state::{Saved, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -76,6 +77,10 @@ pub struct World {
     pub found: watch::Receiver<BTreeMap<IpAddr, OnLink>>,
     pub wanted: mpsc::Receiver<Vec<(IpAddr, u32)>>,
     pub progress: watch::Receiver<Progress>,
+    /// What a next daemon should find.
+    pub overrides: watch::Receiver<Snapshot>,
+    /// What became of it; at first every write is done before it is asked for.
+    pub saved: watch::Sender<Saved>,
     observations: mpsc::Sender<Observation>,
     reading: Reading,
     stop: CancellationToken,
@@ -120,6 +125,16 @@ impl World {
         kernel: KernelRecorder,
         planes: Vec<InterfacePlane>,
     ) -> Result<Self, StartError> {
+        Self::restore(config, kernel, planes, Vec::new())
+    }
+
+    /// With what a last daemon has kept.
+    pub fn restore(
+        config: &str,
+        kernel: KernelRecorder,
+        planes: Vec<InterfacePlane>,
+        kept: Vec<Override>,
+    ) -> Result<Self, StartError> {
         let config = parse(config).unwrap();
         let reading: Reading = Arc::new(Mutex::new(Ok(config.clone())));
         let read = reading.clone();
@@ -134,6 +149,10 @@ impl World {
         let (found, found_receiver) = watch::channel(BTreeMap::new());
         let (wanted, wanted_receiver) = mpsc::channel(16);
         let (progress, progress_receiver) = watch::channel(Progress::Starting);
+        let snapshot = Snapshot { version: 0, overrides: Arc::new(kept.clone()) };
+        let (overrides, overrides_receiver) = watch::channel(snapshot);
+        let (saves, saved) = watch::channel(Saved { version: u64::MAX, failure: None });
+        let kept = Kept { overrides: kept, file: "/state/changes".into(), problem: None, saved };
         let proxy = ProxyRecorder::default();
         let controller = Controller::new(Inputs {
             config,
@@ -145,13 +164,14 @@ impl World {
             facts: facts_receiver,
             observations: observations_receiver,
             requests,
+            kept,
             about: About {
                 version: "0.0.0".into(),
                 started_at: SystemTime::UNIX_EPOCH,
                 phase: watch::channel(Phase::Ready).1,
                 local: watch::channel(LocalTraffic::default()).1,
             },
-            outputs: Outputs { targets, neighbours, wanted, vips, sought, found, progress },
+            outputs: Outputs { targets, neighbours, wanted, vips, sought, found, overrides, progress },
         })?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller.run(stop.clone()));
@@ -167,6 +187,8 @@ impl World {
             found: found_receiver,
             wanted: wanted_receiver,
             progress: progress_receiver,
+            overrides: overrides_receiver,
+            saved: saves,
             observations,
             reading,
             stop,

@@ -8,6 +8,7 @@ mod changes;
 mod failures;
 mod flows;
 mod health;
+mod kept;
 mod ownership;
 mod planes;
 mod random;

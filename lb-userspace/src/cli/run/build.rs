@@ -13,12 +13,13 @@ use crate::admin::{Admin, Serving};
 use crate::config::{Config, Environment};
 use crate::controller::ownership;
 use crate::controller::request::Handle;
-use crate::controller::task::{About, Controller, Inputs, Outputs, Progress};
+use crate::controller::task::{About, Controller, Inputs, Kept, Outputs, Progress};
 use crate::data_plane::kernel::KernelTables;
 use crate::model::Phase;
 use crate::model::status::LocalTraffic;
 use crate::network::Network;
 use crate::proxy::Proxy;
+use crate::state::{Saved, Snapshot, Store};
 use crate::supervisor::Supervisor;
 use crate::telemetry::Log;
 
@@ -98,6 +99,15 @@ impl Daemon {
                 (Err(reason), None)
             }
         };
+        let opened = block_in_place(|| Store::open(&config.daemon.state_dir));
+        if let Some(problem) = &opened.problem {
+            tracing::error!("{problem}");
+        }
+        let snapshot = Snapshot { version: 0, overrides: Arc::new(opened.overrides.clone()) };
+        let (overrides, snapshots) = watch::channel(snapshot);
+        let (saves, saved) = watch::channel(Saved::default());
+        let store = opened.store;
+        let kept = Kept { overrides: opened.overrides, file: store.file(), problem: opened.problem, saved };
         let cores = std::thread::available_parallelism().context("the cores cannot be counted")?.get();
         let proxy = Hosted {
             proxy: Proxy::start(cores, seed).context("the proxy plane cannot be started")?,
@@ -118,13 +128,14 @@ impl Daemon {
             facts: facts.clone(),
             observations,
             requests,
+            kept,
             about: About {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started_at: SystemTime::now(),
                 phase: phases,
                 local: local_seen,
             },
-            outputs: Outputs { targets, neighbours, wanted, vips, sought, found, progress },
+            outputs: Outputs { targets, neighbours, wanted, vips, sought, found, overrides, progress },
         };
         let task = block_in_place(|| Controller::new(inputs)).map_err(anyhow::Error::new)?;
 
@@ -135,6 +146,7 @@ impl Daemon {
         let stop = supervisor.token();
         let (sender, proxy) = oneshot::channel();
         supervisor.spawn("controller", tasks::control(task, sender, stop.clone()));
+        supervisor.spawn("state", tasks::keep(store, snapshots, saves, stop.clone()));
         let attacher = attacher.map(|attacher| {
             let (sender, receiver) = oneshot::channel();
             let follow = tasks::attach(attacher, config.clone(), sender, stop.clone());

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::controller::task::Controller;
 use crate::health::{Checker, Observation, Target};
 use crate::network::{Facts, Network, Reached};
+use crate::state::{self, Saved, Snapshot, Store};
 use crate::supervisor::Outcome;
 
 use super::interfaces::Attacher;
@@ -64,6 +65,19 @@ pub(super) async fn check(
             }
         }
     }
+}
+
+/// Writes down what is changed at run time.
+pub(super) async fn keep(
+    store: Store,
+    snapshots: watch::Receiver<Snapshot>,
+    saves: watch::Sender<Saved>,
+    stop: CancellationToken,
+) -> Outcome {
+    state::keep(store, snapshots, saves, stop.clone()).await;
+    // Ends before only where the runtime does.
+    stop.cancelled().await;
+    Ok(())
 }
 
 /// Has neighbours resolved that replies wait for.

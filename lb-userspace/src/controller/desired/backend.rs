@@ -69,6 +69,12 @@ pub struct Judged {
     pub failed: bool,
     /// Removed from the pool: until when its old flows may stay.
     pub leaving: Option<Instant>,
+    /// Drained: until when its old flows may stay.
+    pub drain: Option<Instant>,
+    /// The weight that the file has for it; none: the file does not have the backend.
+    pub configured: Option<u16>,
+    /// What is not as the file says: `added`, `weight`, `drain`.
+    pub overrides: Vec<&'static str>,
     /// The last health check.
     pub last_check: Option<LastCheck>,
     /// What its agent says.
@@ -109,6 +115,22 @@ impl Record {
         self.presence == Presence::Present
     }
 
+    /// Until when its old flows stay after it was removed.
+    pub(super) fn leaving(&self) -> Option<Instant> {
+        match self.presence {
+            Presence::Leaving(until) => Some(until),
+            Presence::Present | Presence::Absent => None,
+        }
+    }
+
+    /// What of a backend that is present is not as the file says.
+    fn overrides(&self) -> Vec<&'static str> {
+        let weight = self.configured.is_some() && self.weight.is_some();
+        let words =
+            [("added", self.configured.is_none()), ("weight", weight), ("drain", self.drain.is_some())];
+        words.into_iter().filter(|(_, is_so)| *is_so).map(|(word, _)| word).collect()
+    }
+
     /// `None`: not judged yet.
     fn is_up(&self, check: &Check) -> Option<bool> {
         match check {
@@ -134,12 +156,8 @@ impl Record {
         slow_start: &SlowStart,
         now: Instant,
     ) -> impl Iterator<Item = Instant> {
-        let leaves = match self.presence {
-            Presence::Leaving(until) => Some(until),
-            Presence::Present | Presence::Absent => None,
-        };
         let rises = self.rising.and_then(|since| slow_start::next_step(slow_start, since, now));
-        [leaves, self.drain, self.cut_at(grace), rises].into_iter().flatten()
+        [self.leaving(), self.drain, self.cut_at(grace), rises].into_iter().flatten()
     }
 
     /// Until its slow start ends.
@@ -179,10 +197,7 @@ impl Record {
     ) -> Judged {
         let cut_by_failure = self.cut_at(grace).is_some_and(|at| at <= now);
         let old_flows = if cut_by_failure { "old flows were moved" } else { "old flows stay" };
-        let leaving = match self.presence {
-            Presence::Leaving(until) => Some(until),
-            Presence::Present | Presence::Absent => None,
-        };
+        let leaving = self.leaving();
         let dismissed = leaving.or(self.drain).is_some_and(|until| until <= now);
         let (state, reason) = if leaving.is_some() {
             (BackendState::Draining, "removed from the pool; old flows stay until the deadline".to_owned())
@@ -251,6 +266,9 @@ impl Record {
             reason,
             failed: self.health.down_since.is_some(),
             leaving,
+            drain: self.drain,
+            configured: self.configured.as_ref().map(|backend| backend.weight),
+            overrides: if self.is_present() { self.overrides() } else { Vec::new() },
             last_check: self.health.last_check.clone(),
             agent: self.health.agent.status(),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,9 +14,10 @@ use crate::config::problem::Problem;
 use crate::controller::request::Request;
 use crate::data_plane::kernel::KernelTables;
 use crate::health::{Observation, Target};
-use crate::model::Phase;
 use crate::model::status::{InterfacePlane, LocalTraffic};
+use crate::model::{Override, Phase};
 use crate::network::{Facts, OnLink};
+use crate::state::{Saved, Snapshot};
 
 /// Reads the config file again.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
@@ -40,10 +42,25 @@ pub struct Inputs<P> {
     pub observations: mpsc::Receiver<Observation>,
     /// From the API, the signals.
     pub requests: mpsc::Receiver<Request>,
+    /// What was changed at run time before.
+    pub kept: Kept,
     /// What the status document says of the process.
     pub about: About,
     /// Where the controller tells what it needs.
     pub outputs: Outputs,
+}
+
+/// What was changed at run time, as the last daemon has left it, and what becomes of further changes.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// As it was found.
+    pub overrides: Vec<Override>,
+    /// Where it was found.
+    pub file: PathBuf,
+    /// What went wrong with that, in words.
+    pub problem: Option<String>,
+    /// The last write.
+    pub saved: watch::Receiver<Saved>,
 }
 
 /// What the status document says of the process.
@@ -75,6 +92,8 @@ pub struct Outputs {
     pub sought: watch::Sender<BTreeSet<IpAddr>>,
     /// VIPs that are found by asking on a link, and which: that should be told to those who ask no more.
     pub found: watch::Sender<BTreeMap<IpAddr, OnLink>>,
+    /// What a next daemon should find. Begins with what this one has found.
+    pub overrides: watch::Sender<Snapshot>,
     /// How far the planes are.
     pub progress: watch::Sender<Progress>,
 }
@@ -98,6 +117,8 @@ pub(super) struct Channels {
     pub(super) facts: watch::Receiver<Facts>,
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) file: PathBuf,
+    pub(super) saved: watch::Receiver<Saved>,
     pub(super) about: About,
     pub(super) outputs: Outputs,
 }

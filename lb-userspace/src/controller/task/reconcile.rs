@@ -35,6 +35,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     pub(super) async fn try_reconcile(&mut self) -> Result<(), PlaneError> {
         let now = now();
         self.pools.expire(now);
+        self.keep();
         let mut fold = self.pools.fold(now);
         if self.pools.rise(&self.fold, &fold, now) {
             fold = self.pools.fold(now);

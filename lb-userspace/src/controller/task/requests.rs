@@ -13,7 +13,7 @@ use crate::controller::desired::{Fold, Pools};
 use crate::controller::explain::{self, Question};
 use crate::controller::flows::{self, Lister};
 use crate::controller::placement::Placement;
-use crate::controller::request::{BackendChange, FlowQuery, Reloaded, Reply, Request, RequestError};
+use crate::controller::request::{BackendChange, Changed, FlowQuery, Reloaded, Reply, Request, RequestError};
 use crate::controller::status::{self, View};
 use crate::data_plane::kernel::KernelCounters;
 use crate::data_plane::proxy::ProxyPlane;
@@ -29,7 +29,18 @@ impl<P: ProxyPlane + 'static> Controller<P> {
                 let _ = reply.send(self.reload().await);
             }
             Request::Backend { pool, address, change, reply } => {
-                let _ = reply.send(self.change(&pool, address, change).await);
+                match self.change(&pool, address, change).await {
+                    Ok(()) => {
+                        // Other requests need not wait for the disk.
+                        let kept = self.kept();
+                        tokio::spawn(async move {
+                            let _ = reply.send(Ok(Changed { warning: kept.await }));
+                        });
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                }
             }
             Request::Status(reply) => {
                 let _ = reply.send(self.status().await.map(Arc::new));
@@ -78,15 +89,16 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let mut pools = self.pools.clone();
         pools.change(pool, address, change, now())?;
         if let BackendChange::Put { .. } | BackendChange::Weight { .. } = change {
-            self.check_change(address, &pools)?;
+            self.check_address(address)?;
+            self.check_pools(&pools)?;
         }
         tracing::info!(pool, backend = %address, ?change, "changed by an operator");
         self.pools = pools;
         Ok(self.try_reconcile().await?)
     }
 
-    /// Refuses a backend that no config could hold, or that would take a service from the kernel planes.
-    fn check_change(&self, address: SocketAddr, pools: &Pools) -> Result<(), RequestError> {
+    /// Refuses a backend that no config could hold.
+    pub(super) fn check_address(&self, address: SocketAddr) -> Result<(), RequestError> {
         let invalid = |reason: String| Err(RequestError::Invalid(reason));
         if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
             return invalid(format!("{address} is no address that a backend could listen on"));
@@ -95,13 +107,19 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         if let Some(service) = twin {
             return invalid(format!("{address} is where service {:?} listens: it would loop", service.name));
         }
+        Ok(())
+    }
+
+    /// Refuses backends that have no room, or that would take a service from the kernel planes.
+    pub(super) fn check_pools(&self, pools: &Pools) -> Result<(), RequestError> {
         let fold = pools.fold(now());
         fits(&self.config, &fold)?;
         for (service, placement) in self.place(&self.config, &fold) {
             let was_kernel = self.placements.get(&service).is_some_and(Placement::is_kernel);
             if was_kernel && !placement.is_kernel() {
                 let reason = placement.reason();
-                return invalid(format!("service {service:?} could not stay on the kernel planes: {reason}"));
+                let reason = format!("service {service:?} could not stay on the kernel planes: {reason}");
+                return Err(RequestError::Invalid(reason));
             }
         }
         Ok(())
@@ -140,6 +158,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
                 rate: &rate,
             }),
             traffic: &traffic,
+            pools: &self.pools,
+            kept: self.kept_status(),
         }))
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_common::service::VIP_MARKER;
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tokio::time::timeout_at;
 use super::chores::Chores;
 use super::follow::Follow;
 use super::inputs::{Channels, Inputs};
+use super::keep::clock;
 use super::planes::{Kernel, Proxy};
 use super::{Controller, now};
 use crate::config::Config;
@@ -64,19 +65,11 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// takes. Needs a tokio runtime.
     pub fn new(inputs: Inputs<P>) -> Result<Self, StartError> {
         let now = now();
-        let mut pools = Pools::new(&inputs.config, now);
+        let pools = Pools::new(&inputs.config, now);
         let kernel = match inputs.kernel {
             Ok(tables) => Ok(adopt(tables, &inputs.config)?),
             Err(reason) => Err(reason),
         };
-        if let Ok(kernel) = &kernel {
-            for (pool, address) in served(&kernel.confirmed.applied, &inputs.config) {
-                pools.adopt_leaving(pool, address, now);
-                if takes_new(kernel, pool, address) == Some(true) {
-                    pools.adopt_up(pool, address);
-                }
-            }
-        }
         let channels = Channels {
             read_config: inputs.read_config,
             planes: inputs.planes,
@@ -84,6 +77,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             facts: inputs.facts,
             observations: inputs.observations,
             requests: inputs.requests,
+            file: inputs.kept.file,
+            saved: inputs.kept.saved,
             about: inputs.about,
             outputs: inputs.outputs,
         };
@@ -93,6 +88,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             fold: pools.fold(now),
             folded_at: now,
             pools,
+            clock: clock(),
+            lost: inputs.kept.problem.into_iter().collect(),
             placements: [].into(),
             kernel,
             proxy: Proxy::new(inputs.proxy),
@@ -109,8 +106,27 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         if let Some((service, reason)) = refused {
             return Err(StartError::Refused { service, reason });
         }
+        controller.restore(&inputs.kept.overrides);
+        controller.adopt_backends(now);
+        controller.fold = controller.pools.fold(now);
         controller.announce();
         Ok(controller)
+    }
+
+    /// Takes over what the maps say of backends.
+    fn adopt_backends(&mut self, now: Instant) {
+        let Ok(kernel) = &self.kernel else {
+            self.pools.dismiss(now, |_, _| false);
+            return;
+        };
+        let served = served(&kernel.confirmed.applied, &self.config);
+        self.pools.dismiss(now, |pool, address| served.contains(&(pool, address)));
+        for (pool, address) in served {
+            self.pools.adopt_leaving(pool, address, now);
+            if takes_new(kernel, pool, address) == Some(true) {
+                self.pools.adopt_up(pool, address);
+            }
+        }
     }
 
     /// Waits for what the first plan needs.

@@ -1,0 +1,134 @@
+//! What was changed at run time, for a next daemon, and from the last one.
+//!
+//! A restart is like a reload from the file that the last daemon had read to the one that this daemon reads.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::backend::{Presence, Record};
+use super::{Pools, superseded};
+use crate::model::Override;
+
+/// Both clocks at one moment: deadlines of a process become those of the wall, the same ones each time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The wall's.
+    pub wall: SystemTime,
+    /// The process's.
+    pub process: Instant,
+}
+
+impl Clock {
+    /// A deadline as the wall has it; the year 1970 where it cannot say it.
+    pub fn wall(&self, deadline: Instant) -> SystemTime {
+        let ahead = self.wall.checked_add(deadline.saturating_duration_since(self.process));
+        let at = ahead.and_then(|at| at.checked_sub(self.process.saturating_duration_since(deadline)));
+        at.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// A deadline of the wall, not before this moment, and at most `most` after it: the wall's clock may have been
+    /// set since.
+    fn process(&self, deadline: SystemTime, most: Duration) -> Instant {
+        self.process + deadline.duration_since(self.wall).unwrap_or_default().min(most)
+    }
+}
+
+impl Pools {
+    /// Every backend that is not, or not only, as the file says.
+    pub fn overrides(&self, clock: Clock) -> Vec<Override> {
+        let wall = |deadline: Option<Instant>| deadline.map(|deadline| clock.wall(deadline));
+        let of = |pool: &str, record: &Record| {
+            let file = record.configured.as_ref().map(|backend| backend.weight);
+            let is_removed = record.presence != Presence::Present;
+            let is_changed =
+                file.is_none() || is_removed || record.weight.is_some() || record.drain.is_some();
+            is_changed.then(|| Override {
+                pool: pool.to_owned(),
+                address: record.address,
+                file,
+                weight: record.weight,
+                drain: wall(record.drain),
+                removed: is_removed,
+                leaving: wall(record.leaving()),
+            })
+        };
+        let pools = self.pools.iter();
+        pools.flat_map(|(name, pool)| pool.records.iter().filter_map(|record| of(name, record))).collect()
+    }
+
+    /// Takes over what the last daemon kept. What would add a backend, or take a weight of 0 from one, is left to
+    /// the caller, who has to see whether it still fits, and can then ask for it by [`Self::readd`].
+    pub fn restore<'o>(&mut self, overrides: &'o [Override], clock: Clock) -> Vec<&'o Override> {
+        let most = self.drain_timeout;
+        let process = |deadline: Option<SystemTime>| deadline.map(|deadline| clock.process(deadline, most));
+        let mut left = Vec::new();
+        for kept in overrides {
+            let Some(pool) = self.pools.get_mut(&kept.pool) else { continue };
+            let (drain, leaving) = (process(kept.drain), process(kept.leaving));
+            let record = pool.records.iter_mut().find(|record| record.address == kept.address);
+            match (record, kept.file) {
+                (Some(record), file) => {
+                    let configured = record.configured.as_ref().map(|backend| backend.weight);
+                    record.drain = drain;
+                    if file.is_none() {
+                        // The file has it now: back from leaving, or added at run time before.
+                        continue;
+                    }
+                    record.presence = match (kept.removed, leaving) {
+                        (true, Some(until)) => Presence::Leaving(until),
+                        (true, None) => Presence::Absent,
+                        (false, _) => Presence::Present,
+                    };
+                    if superseded(file, configured) {
+                        continue;
+                    }
+                    if configured == Some(0) && kept.weight.is_some_and(|weight| weight > 0) {
+                        left.push(kept);
+                    } else {
+                        record.weight = kept.weight;
+                    }
+                }
+                (None, None) if !kept.removed => left.push(kept),
+                // The file has dropped it, or it was leaving: its old flows have the rest of their time.
+                (None, _) => {
+                    let until = leaving.or(drain).unwrap_or(clock.process + most);
+                    pool.records
+                        .push(Record { presence: Presence::Leaving(until), ..Record::new(kept.address) });
+                }
+            }
+        }
+        left
+    }
+
+    /// One of those that [`Self::restore`] has left.
+    pub fn readd(&mut self, kept: &Override, clock: Clock) {
+        let most = self.drain_timeout;
+        let Some(pool) = self.pools.get_mut(&kept.pool) else { return };
+        let known = pool.records.iter_mut().find(|record| record.address == kept.address);
+        let record = match known {
+            Some(record) => record,
+            None => pool.records.push_mut(Record::new(kept.address)),
+        };
+        record.weight = kept.weight;
+        record.drain = kept.drain.map(|drain| clock.process(drain, most));
+    }
+
+    /// Lets go of the backends that leave and have no flows left: of which `has_flows` knows nothing.
+    pub fn dismiss(&mut self, now: Instant, has_flows: impl Fn(&str, SocketAddr) -> bool) {
+        for (name, pool) in &mut self.pools {
+            for record in &mut pool.records {
+                if matches!(record.presence, Presence::Leaving(_)) && !has_flows(name, record.address) {
+                    record.presence = Presence::Leaving(now);
+                }
+            }
+        }
+        self.expire(now);
+    }
+
+    /// Backends of a pool that the file has and that were removed at run time.
+    pub fn removed(&self, pool: &str) -> Vec<SocketAddr> {
+        let records = self.pools.get(pool).map(|pool| pool.records.as_slice()).unwrap_or_default();
+        let removed = records.iter().filter(|record| record.configured.is_some() && !record.is_present());
+        removed.map(|record| record.address).collect()
+    }
+}
