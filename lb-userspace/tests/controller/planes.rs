@@ -10,9 +10,12 @@ use lb_userspace::controller::Progress;
 use lb_userspace::controller::request::{BackendChange, RequestError};
 use lb_userspace::data_plane::kernel::{KernelCounters, Sweep, TrackedFlow};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyTraffic};
+use lb_userspace::model::status::InterfacePlane;
 use lb_userspace::model::{Listen, Plane, Protocol};
+use lb_userspace::network::Link;
+use tokio::time::sleep;
 
-use super::harness::{A, B, C, WEB, World, address, facts, named};
+use super::harness::{A, B, C, WEB, World, address, facts, hop, named};
 
 const BOTH: &str = r#"
 [[service]]
@@ -75,6 +78,27 @@ async fn what_the_kernel_cannot_do_is_proxied_with_the_reason() {
         assert_eq!(world.proxy.state().services.len(), 1);
         assert_eq!(world.kernel.state().services.len(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_backend_has_no_flows_before_its_interface_has_a_program() {
+    let world = World::start(WEB).await;
+    let name = "eth4".to_owned();
+    let link = Link { index: 4, name, up: true, mtu: 1500, is_virtual: true, is_loopback: false };
+    world.facts.send_modify(|facts| {
+        facts.hops.insert("10.0.0.4".parse().unwrap(), hop(4));
+        facts.links.insert(4, link);
+    });
+    let added = address("10.0.0.4:80");
+    world.handle.backend("web".into(), added, BackendChange::Put { weight: 100 }).await.unwrap();
+    world.observe("web", added, true).await;
+    let serves = || world.kernel.id_of(added).is_some_and(|id| named(&world.web(), id) > 0);
+    sleep(Duration::from_millis(200)).await;
+    assert!(!serves());
+    let eth4 = InterfacePlane { interface: "eth4".into(), plane: Some(Plane::Tc), reason: "veth".into() };
+    world.planes.send_modify(|planes| planes.push(eth4));
+    sleep(Duration::from_millis(10)).await;
+    assert!(serves());
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use super::inputs::{Channels, Inputs};
 use super::keep::clock;
 use super::planes::{Kernel, Proxy};
 use super::{Controller, now};
-use crate::config::Config;
+use crate::config::{Config, Interfaces};
 use crate::controller::apply::Confirmed;
 use crate::controller::desired::{Fold, Pools};
 use crate::controller::ids::Part;
@@ -24,6 +24,7 @@ use crate::controller::placement::Placement;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelState, KernelTables};
 use crate::data_plane::proxy::ProxyPlane;
+use crate::model::status::InterfacePlane;
 use crate::network::Facts;
 
 /// Why the controller cannot begin.
@@ -142,8 +143,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         self.resolve(&fold, PATIENCE, |_| true).await;
     }
 
-    /// Waits until the backends that take new flows have a next hop, those that are asked for; not longer than
-    /// `patience`: one that cannot be reached must not keep the others from being served.
+    /// Waits until the backends that take new flows have a next hop, and where `auto` chooses the interfaces theirs has
+    /// been chosen, those that are asked for; not longer than `patience`: one that cannot be reached must not keep the
+    /// others from being served. Without a program there the first replies would leave as they came.
     pub(super) async fn resolve(
         &mut self,
         fold: &Fold,
@@ -158,8 +160,24 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let judged = served.filter_map(|service| fold.get(&service.pool)).flatten();
         let taking = judged.map(|judged| judged.member).filter(|member| member.weight > 0);
         let taking: Vec<_> = taking.map(|member| member.address.ip()).filter(|ip| is_asked(*ip)).collect();
+        let deadline = (now() + patience).into();
         let all = |facts: &Facts| taking.iter().all(|ip| facts.hops.contains_key(ip));
-        let _ = timeout_at((now() + patience).into(), self.channels.facts.wait_for(all)).await;
+        let _ = timeout_at(deadline, self.channels.facts.wait_for(all)).await;
+        if matches!(self.config.kernel.interfaces, Interfaces::Auto) {
+            let names = self.interfaces_to(&taking);
+            let all = |planes: &Vec<InterfacePlane>| {
+                names.iter().all(|name| planes.iter().any(|known| known.interface == *name))
+            };
+            // A clone: what changes meanwhile is still to be reconciled.
+            let mut planes = self.channels.planes.clone();
+            let _ = timeout_at(deadline, planes.wait_for(all)).await;
+        }
+    }
+
+    fn interfaces_to(&self, addresses: &[IpAddr]) -> BTreeSet<String> {
+        let facts = self.channels.facts.borrow();
+        let hops = addresses.iter().filter_map(|address| facts.hops.get(address));
+        hops.filter_map(|hop| Some(facts.links.get(&hop.ifindex)?.name.clone())).collect()
     }
 
     /// Waits until every backend has been checked once, or had the time for it; what is unknown then counts
