@@ -79,6 +79,57 @@ impl<V: FromBytes + IntoBytes + Immutable, const N: usize> FlowMap<V, N> {
         bail!("{key:?} is not there")
     }
 
+    /// What is remembered of a flow.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn get(&self, key: &FlowKey) -> Result<Option<V>> {
+        let place = self.place(key);
+        for number in [place.first, place.second] {
+            let bucket = self.buckets.get(&number, 0)?;
+            let Some(lane) = flow_table::find_in(|word| bucket.lanes[word], place.mark) else { continue };
+            let entry = self.entries.get(&flow_table::entry(number, lane), 0)?;
+            let (found, rest) = FlowKey::read_from_prefix(&entry).map_err(|_| anyhow!("a short entry"))?;
+            if found == *key {
+                return Ok(V::read_from_prefix(rest).ok().map(|(value, _)| value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Leaves no room for a flow: takes every free lane of its buckets. Which ones, for [`Self::give_back`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn crowd(&mut self, key: &FlowKey) -> Result<Vec<(u32, u32)>> {
+        let place = self.place(key);
+        // Any but its own.
+        let other = if place.mark == 1 { 2 } else { 1 };
+        let mut taken = Vec::new();
+        for number in [place.first, place.second] {
+            let mut bucket = self.buckets.get(&number, 0)?;
+            while let Some(lane) = flow_table::find_in(|word| bucket.lanes[word], 0) {
+                set(&mut bucket, lane, other);
+                taken.push((number, lane));
+            }
+            self.buckets.set(number, bucket, 0)?;
+        }
+        Ok(taken)
+    }
+
+    /// Gives lanes back.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn give_back(&mut self, taken: Vec<(u32, u32)>) -> Result<()> {
+        for (number, lane) in taken {
+            let mut bucket = self.buckets.get(&number, 0)?;
+            set(&mut bucket, lane, 0);
+            self.buckets.set(number, bucket, 0)?;
+        }
+        Ok(())
+    }
+
     fn is_at(&self, bucket: u32, lane: u32, key: &FlowKey) -> Result<bool> {
         Ok(self.entries.get(&flow_table::entry(bucket, lane), 0)?.starts_with(key.as_bytes()))
     }

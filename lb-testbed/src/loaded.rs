@@ -68,12 +68,12 @@ pub struct Ran {
 
 /// The loaded programs, pinned in a bpffs of their own.
 pub struct Loaded {
-    plane: KernelPlane,
+    pub(crate) plane: KernelPlane,
     applied: KernelState,
-    flows: FlowMap<Flow, 48>,
-    half_open: FlowMap<HalfOpen, 60>,
+    pub(crate) flows: FlowMap<Flow, 48>,
+    pub(crate) half_open: FlowMap<HalfOpen, 60>,
     askers: HashMap<MapData, Address, NextHop>,
-    exact: HashMap<MapData, ExactKey, Exact>,
+    pub(crate) exact: HashMap<MapData, ExactKey, Exact>,
     exact_hints: Array<MapData, u32>,
     /// The programs' token buckets, of which all zeros is a full one.
     answers: PerCpuArray<MapData, u64>,
@@ -87,10 +87,13 @@ impl Loaded {
     /// # Errors
     /// No object, or no rights.
     pub fn new() -> Result<Self> {
-        let bpffs = Bpffs::mount()?;
+        Self::open(Bpffs::mount()?, &object::bytes()?, 1 << 18)
+    }
+
+    /// Loads an object, its flow table for so many flows.
+    pub(crate) fn open(bpffs: Bpffs, object: &[u8], flows: u32) -> Result<Self> {
         let dir = bpffs.join("sluice");
-        let object = object::bytes()?;
-        let settings = Settings { bpf_dir: &dir, flows: 1 << 18, hash_seed: Some(SEED), object: &object };
+        let settings = Settings { bpf_dir: &dir, flows, hash_seed: Some(SEED), object };
         let (plane, _) = KernelPlane::open(&settings)?;
         let maps = &dir.join("maps");
         let flows = FlowMap::open(maps, names::MAP_FLOWS, names::MAP_FLOW_BUCKETS, SEED)?;
@@ -125,7 +128,7 @@ impl Loaded {
         for action in plan(&self.applied, &world.state) {
             self.plane.tables.apply(&action)?;
         }
-        self.applied = world.state.clone();
+        let before = std::mem::replace(&mut self.applied, world.state.clone());
         let (flows, half_open) = self.remembered()?;
         flows.keys().try_for_each(|key| self.flows.remove(key))?;
         half_open.keys().try_for_each(|key| self.half_open.remove(key))?;
@@ -137,7 +140,7 @@ impl Loaded {
         let keys = self.exact.keys().collect::<Result<Vec<_>, _>>()?;
         for key in &keys {
             self.exact.remove(key)?;
-            if let Some(endpoint) = self.applied.endpoints.get(&key.endpoint) {
+            if let Some(endpoint) = before.endpoints.get(&key.endpoint) {
                 self.exact_hints.set(endpoint.backend.index(), 0, 0)?;
             }
         }
@@ -212,6 +215,19 @@ impl Loaded {
         self.plane.tables.sweep_exact(now)
     }
 
+    /// How often what has been counted.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn counters(&mut self) -> Result<BTreeMap<Counter, u64>, PlaneError> {
+        Ok(self.plane.tables.counters(&[], &[])?.counters)
+    }
+
+    /// A pinned map.
+    pub(crate) fn map(&self, name: &str) -> Result<MapData> {
+        open(&self.bpffs.join("sluice"), name)
+    }
+
     /// Whether programs look for exact entries of a backend's endpoint.
     ///
     /// # Errors
@@ -225,7 +241,7 @@ impl Loaded {
     /// # Errors
     /// The kernel refuses to run it.
     pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Result<Ran> {
-        let before = self.plane.tables.counters(&[], &[])?.counters;
+        let before = self.counters()?;
         let mut out = vec![0; frame.len() + 256];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -239,7 +255,7 @@ impl Loaded {
             Hook::Tc => SchedClassifier::from_pin(path)?.test_run(options),
         }
         .map_err(|error: ProgramError| anyhow::anyhow!("{hook:?}: {error}"))?;
-        let after = self.plane.tables.counters(&[], &[])?.counters;
+        let after = self.counters()?;
         let mut raised = after
             .iter()
             .filter(|(counter, value)| before.get(counter) != Some(value))

@@ -1,39 +1,44 @@
-//! The data path and the controller's slots together, without a kernel: one service, one small table, four
-//! hosts that may serve it, and a clock that tests move.
+//! The data path and the controller's slots together: one service, one small table, four hosts that may serve it,
+//! and a clock that tests move.
 //!
-//! Every packet goes through [`lb_ebpf::process`], every step of the controller through its slot machine and
-//! its planner. What a kernel adds is done by hand: a packet can be stopped half-way ([`Flight`]), a swap and
-//! the end of its grace period are two calls, and the sweep says when it is about to delete.
+//! Every packet goes through a [`DataPath`], every step of the controller through its slot machine and its planner.
+//! On the host ([`Model`]), what a kernel adds is done by hand: a packet can be stopped half-way ([`Flight`]), a swap
+//! and the end of its grace period are two calls, and the sweep says when it is about to delete. Of loaded programs
+//! ([`Programs`]) a packet is not stopped, a swap returns when its grace period is over, and the sweep is the
+//! controller's own.
 
 mod client;
+mod data_path;
 mod flight;
 pub mod internet;
+mod programs;
 mod sweep;
 mod talker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use lb_common::address::{TCP, UDP};
 use lb_common::hash::{self, Tuple};
-use lb_common::route;
 use lb_common::service::{TRACK_ALWAYS, VIP_MARKER, vip_of};
 use lb_common::{
-    Backend, BackendId, Counter, Endpoint, FlowKey, NextHop, Port, Service, ServiceId, Slot, SocketKey, Vip,
+    Address, Backend, BackendId, Counter, Endpoint, Flow, FlowKey, HalfOpen, Port, Service, ServiceId, Slot,
+    SocketKey,
 };
-use lb_ebpf::host::{Frame, Model};
-use lb_ebpf::{Verdict, process};
+use lb_ebpf::host::Model;
 use lb_userspace::controller::plan::{may_apply, plan};
 use lb_userspace::controller::slots::TableState;
-use lb_userspace::data_plane::kernel::{KernelAction, KernelState, Sweep};
+use lb_userspace::data_plane::kernel::{KernelState, Prefix, Sweep};
 
 use crate::segment::Tcp;
 use crate::world::{
-    BACKEND_SIDE, CLIENT_SIDE, CLOSING, ESTABLISHED, GATEWAY, HALF_OPEN, SEED, UDP_IDLE, mac,
+    BACKEND_SIDE, CLIENT_SIDE, CLOSING, ESTABLISHED, GATEWAY, HALF_OPEN, SEED, UDP_IDLE, hop, mac,
 };
 
 pub use client::Client;
+pub use data_path::{DataPath, Memory};
 pub use flight::{Flight, Op, interleave};
+pub use programs::{Programs, Tc, Xdp};
 pub use sweep::Moment;
 pub use talker::Talker;
 
@@ -107,24 +112,16 @@ fn service(slots: u32, protocol: u8) -> Service {
     }
 }
 
-fn hop(number: u32, ifindex: u32) -> NextHop {
-    NextHop {
-        destination: zerocopy::transmute!(mac(number)),
-        source: zerocopy::transmute!(mac(0xff00 + ifindex)),
-        ifindex,
-        mtu: 1500,
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
-pub struct Bed {
-    /// The maps.
-    pub model: Model,
+pub struct Bed<D = Model> {
+    path: D,
     /// The IP protocol number of the service.
     protocol: u8,
     service: Service,
     further: Option<Service>,
+    /// Addresses of the balancer itself.
+    local: BTreeSet<Address>,
     applied: KernelState,
     table: TableState,
     /// The last id of each host.
@@ -135,7 +132,7 @@ pub struct Bed {
     swapped: Option<Vec<Slot>>,
 }
 
-impl Bed {
+impl<D: DataPath> Bed<D> {
     /// A TCP service and a table of `slots` stable slots, all of [`Host::A`].
     pub fn new(slots: u32) -> Self {
         Self::of(slots, TCP)
@@ -147,16 +144,13 @@ impl Bed {
     }
 
     fn of(slots: u32, protocol: u8) -> Self {
-        let service = service(slots, protocol);
-        let mut model = Model { seed: SEED, ..Model::default() };
-        model.now.set(START);
-        model.routes.push((std::net::Ipv4Addr::UNSPECIFIED.into(), 96, hop(GATEWAY, CLIENT_SIDE)));
         let ids = Host::ALL.map(|host| (host, BackendId::new(host as u32, 1))).into();
         let mut bed = Self {
-            model,
+            path: D::start(START),
             protocol,
-            service,
+            service: service(slots, protocol),
             further: None,
+            local: BTreeSet::new(),
             applied: KernelState::default(),
             table: TableState::default(),
             ids,
@@ -185,31 +179,62 @@ impl Bed {
     /// One slot, and flow tables that hold this many entries.
     pub fn small(half_open: usize, flows: usize) -> Self {
         let mut bed = Self::new(1);
-        bed.model.half_open.capacity = half_open;
-        bed.model.flows.capacity = flows;
+        bed.limit(Memory::HalfOpen, half_open);
+        bed.limit(Memory::Flows, flows);
         bed
+    }
+
+    /// From now on a table refuses beyond so many entries.
+    pub fn limit(&mut self, memory: Memory, entries: usize) {
+        self.path.limit(memory, entries);
+    }
+
+    /// Whether the insert guard refuses everything from now on.
+    pub fn guard(&self, is_on: bool) {
+        self.path.guard(is_on);
     }
 
     /// Sends a packet through the data path.
     pub fn send(&self, packet: &Tcp) -> Outcome {
-        let mut frame = Frame::new(&packet.frame());
-        let verdict = process(&mut frame, &self.model);
-        outcome(packet, &frame, verdict)
+        let flow = self.flow_of(packet);
+        let (counter, frame) = self.path.carry(&packet.frame(), flow.as_ref());
+        outcome(packet, &frame, counter)
+    }
+
+    /// The same, and lets `meanwhile` happen when the packet has done so many operations; whether it has happened,
+    /// which it never does to a loaded program.
+    pub fn send_while(
+        &mut self,
+        packet: &Tcp,
+        operations: usize,
+        meanwhile: impl FnOnce(&mut Self),
+    ) -> (Outcome, bool) {
+        D::send_while(self, packet, operations, meanwhile)
+    }
+
+    /// The flow that a packet may be remembered for.
+    fn flow_of(&self, packet: &Tcp) -> Option<FlowKey> {
+        let service = match packet.destination {
+            address if address == vip() => self.service,
+            address if address == further_vip() => self.further?,
+            _ => return None,
+        };
+        Some(FlowKey { service: service.id, ..self.key(packet.source) })
     }
 
     /// Now, in ticks.
     pub fn now(&self) -> u32 {
-        self.model.now.get()
+        self.path.now()
     }
 
     /// Lets time pass.
     pub fn pass(&self, ticks: u32) {
-        self.model.now.set(self.now().wrapping_add(ticks));
+        self.path.set_now(self.now().wrapping_add(ticks));
     }
 
     /// The slots as the data path sees them.
     pub fn slots(&self) -> &[Slot] {
-        self.model.tables.get(&TABLE).expect("the table is never dropped")
+        self.applied.tables.get(&TABLE).expect("the table is never dropped")
     }
 
     /// The slots as the controller has confirmed them.
@@ -237,6 +262,26 @@ impl Bed {
             port: Port::new(client.port()),
             padding: 0,
         }
+    }
+
+    /// What is remembered of a client's flow.
+    pub fn flow(&self, client: SocketAddr) -> Option<Flow> {
+        self.path.flow(&self.key(client))
+    }
+
+    /// What is remembered of a client's handshake.
+    pub fn half_open(&self, client: SocketAddr) -> Option<HalfOpen> {
+        self.path.half_open(&self.key(client))
+    }
+
+    /// Exact entries, and hosts that are hinted to have some.
+    pub fn exact(&self) -> (usize, usize) {
+        self.path.exact()
+    }
+
+    /// How often something has happened.
+    pub fn events(&self, event: Counter) -> u64 {
+        self.path.events(event)
     }
 
     /// The backend id of a host; none of one that has been cut.
@@ -312,6 +357,11 @@ impl Bed {
         }
     }
 
+    /// Deletes what has expired, reports what lives.
+    pub fn sweep(&self) -> Sweep {
+        self.path.sweep()
+    }
+
     /// All that the controller does from time to time.
     pub fn keep_house(&mut self) {
         self.begin_settling();
@@ -329,12 +379,13 @@ impl Bed {
 
     /// Adds an address of the balancer itself.
     pub fn add_local(&mut self, address: SocketAddr) {
-        self.model.hosts.insert(address.ip().into(), route::Host::own());
+        self.local.insert(address.ip().into());
+        self.write(self.slots().to_vec());
+        self.end_grace();
     }
 
     fn old_seen(&self) -> Vec<u32> {
-        let seen = self.model.old_seen.borrow();
-        (0..self.service.slots).map(|index| seen.get(&(TABLE, index)).copied().unwrap_or(0)).collect()
+        self.path.old_seen(TABLE, self.service.slots)
     }
 
     /// Brings the maps to these slots and to the hosts that live.
@@ -359,62 +410,42 @@ impl Bed {
             desired.endpoints.insert(endpoint, Endpoint { vip, backend: *id, service: self.service });
         }
         desired.tables.insert(TABLE, slots.clone());
+        desired.local = self.local.clone();
+        let anywhere = Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 };
+        desired.routes.insert(anywhere, hop(GATEWAY, CLIENT_SIDE));
         for action in plan(&self.applied, &desired) {
             assert!(may_apply(&self.applied, &action), "the plan is in order: {action:?}");
-            self.apply(&action);
+            self.path.apply(&action);
             self.applied.record(&action);
         }
         self.swapped = Some(slots);
     }
-
-    fn apply(&mut self, action: &KernelAction) {
-        let model = &mut self.model;
-        match action.clone() {
-            KernelAction::PutBackend { index, backend } => {
-                model.backends.insert(index, backend);
-            }
-            KernelAction::SwapTable { table, slots } => {
-                model.tables.insert(table, slots);
-            }
-            KernelAction::PutService { key, service } => {
-                model.vips.insert(service.id.index(), Vip { key, service });
-                model.services.insert(key, service);
-            }
-            KernelAction::PutEndpoint { key, endpoint } => {
-                model.endpoints.insert(key, endpoint);
-            }
-            KernelAction::RemoveEndpoint { key } => {
-                model.endpoints.remove(&key);
-            }
-            other => unreachable!("{other:?} has no part in a change"),
-        }
-    }
 }
 
-/// Reads the verdict and proves that the frame that leaves is the one it should be, byte for byte.
-fn outcome(packet: &Tcp, frame: &Frame, verdict: Verdict) -> Outcome {
+/// What a frame that was counted here was, and proof that what has become of it is what should, byte for byte.
+fn outcome(packet: &Tcp, frame: &[u8], counter: Counter) -> Outcome {
     let mut out = packet.clone();
     out.ttl -= 1;
-    match verdict.counter {
+    match counter {
         Counter::Forwarded => {
             let host = Host::ALL
                 .into_iter()
-                .find(|host| frame.bytes().get(30..34) == Some(&[10, 0, 0, *host as u8]))
+                .find(|host| frame.get(30..34) == Some(&[10, 0, 0, *host as u8]))
                 .expect("a forwarded frame goes to a host");
             out.destination = host.endpoint();
             let bytes = out.frame_between(mac(0xff00 + BACKEND_SIDE), mac(host as u32));
-            assert_eq!(frame.bytes(), bytes, "translated for {host:?}");
+            assert_eq!(frame, bytes, "translated for {host:?}");
             Outcome::To(host)
         }
         Counter::Replied => {
-            let is_further = frame.bytes().get(26..30) == Some(&[192, 0, 2, 2]);
+            let is_further = frame.get(26..30) == Some(&[192, 0, 2, 2]);
             out.source = if is_further { further_vip() } else { vip() };
             let bytes = out.frame_between(mac(0xff00 + CLIENT_SIDE), mac(GATEWAY));
-            assert_eq!(frame.bytes(), bytes, "translated for the client");
+            assert_eq!(frame, bytes, "translated for the client");
             if is_further { Outcome::RepliedFurther } else { Outcome::Replied }
         }
         Counter::Passed => {
-            assert_eq!(frame.bytes(), packet.frame(), "a passed frame is untouched");
+            assert_eq!(frame, packet.frame(), "a passed frame is untouched");
             Outcome::Passed
         }
         reason => Outcome::Dropped(reason),

@@ -325,7 +325,7 @@ impl World {
             hosts: self.state.local.iter().map(|ip| (*ip, Host::own())).collect(),
             stations: self.state.stations.iter().map(|(key, hop)| (*key, *hop)).collect(),
             askers: RefCell::new(self.askers.iter().copied().collect()),
-            routes: self.state.routes.iter().map(|(prefix, hop)| route(prefix, *hop)).collect(),
+            routes: self.state.routes.iter().map(|(prefix, hop)| route_of(prefix, *hop)).collect(),
             vips: self.vips().collect(),
             flows: Memory::default(),
             ..Model::default()
@@ -380,7 +380,7 @@ impl World {
 }
 
 /// A prefix as the maps hold it: 128 bits.
-fn route(prefix: &Prefix, hop: NextHop) -> (Address, u8, NextHop) {
+pub(crate) fn route_of(prefix: &Prefix, hop: NextHop) -> (Address, u8, NextHop) {
     let length = if prefix.address.is_ipv4() { prefix.length + 96 } else { prefix.length };
     (prefix.address.into(), length, hop)
 }

@@ -25,6 +25,8 @@ const KERNEL: &str = "kernel";
 const FEATURE: &str = "kernel";
 /// The feature that makes another balancer of the data path, which the flood tests are proven by.
 const CONTROL: &str = "flood-control";
+/// The feature that lets a test say what time it is.
+const CLOCK: &str = "test-clock";
 
 /// The verb.
 pub(crate) fn run() -> Result<()> {
@@ -56,6 +58,11 @@ pub(crate) fn build_control(toolbox: &Toolbox) -> Result<()> {
     install(&compile(toolbox, KERNEL, CONTROL)?, &workspace::bpf_dir().join("control.o"))
 }
 
+/// Builds the object that the schedules are run on, and puts it where they find it.
+pub(crate) fn build_clock(toolbox: &Toolbox) -> Result<()> {
+    install(&compile(toolbox, KERNEL, CLOCK)?, &workspace::bpf_dir().join("clock.o"))
+}
+
 /// Builds one binary of lb-ebpf and reads it.
 fn compile(toolbox: &Toolbox, binary: &str, feature: &str) -> Result<Vec<u8>> {
     process::run(cargo(toolbox, "build", binary, feature).arg("--target-dir").arg(workspace::bpf_dir()))?;
@@ -69,7 +76,7 @@ pub(crate) fn clippy(toolbox: &Toolbox) -> Result<bool> {
         return Ok(false);
     }
     let target = workspace::bpf_dir().join("clippy");
-    for feature in [FEATURE, CONTROL] {
+    for feature in [FEATURE, CONTROL, CLOCK] {
         let mut command = cargo(toolbox, "clippy", KERNEL, feature);
         process::run(command.arg("--target-dir").arg(&target).args(["--", "-D", "warnings"]))?;
     }

@@ -40,7 +40,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !missing.is_empty() {
         setup::packages(&missing)?;
     }
-    build_ebpf::build(&setup::ready()?)?;
+    let toolbox = setup::ready()?;
+    build_ebpf::build(&toolbox)?;
+    build_ebpf::build_clock(&toolbox)?;
     let tests = tests()?;
     let kernel = package::fetch(&workspace::target_dir().join("old-kernel"))?;
     let image = image::build(&kernel, &tests, options.filter.as_deref())?;

@@ -38,6 +38,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if rings.iter().any(|ring| *ring != Ring::Host) {
         let toolbox = setup::ready()?;
         build_ebpf::build(&toolbox)?;
+        if rings.contains(&Ring::Kernel) {
+            build_ebpf::build_clock(&toolbox)?;
+        }
         if rings.contains(&Ring::Net) {
             build_ebpf::build_control(&toolbox)?;
         }

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use lb_common::Slot;
 use lb_common::ticks::{self, SECOND};
 use lb_testbed::schedule::internet::{Machine, Peer, Phase};
-use lb_testbed::schedule::{Bed, Flight, Host, Outcome};
+use lb_testbed::schedule::{Host, Memory, Outcome};
 use lb_testbed::segment::{ACK, FIN, RST, SYN, Tcp};
 use lb_testbed::world::{CLOSING, ESTABLISHED, HALF_OPEN};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use super::Bed;
 
 /// A client, and what the balancer owes its connection.
 pub struct Subject {
@@ -52,6 +54,8 @@ pub struct Network {
     pub tally: Tally,
     /// The daemon runs.
     pub is_led: bool,
+    /// The insert guard refuses everything.
+    pub is_guarded: bool,
     slots: Vec<Slot>,
     slots_noted: Vec<Slot>,
     tracked_since: Vec<Option<u32>>,
@@ -94,8 +98,8 @@ impl Network {
         if rng.random_range(0..4) == 0 {
             bed.track_always();
         }
-        bed.model.half_open.capacity = rng.random_range(0..6);
-        bed.model.flows.capacity = rng.random_range(0..8);
+        bed.limit(Memory::HalfOpen, rng.random_range(0..6));
+        bed.limit(Memory::Flows, rng.random_range(0..8));
         let subject = |port| Subject {
             peer: Peer::new(SocketAddr::from(([203, 0, 113, 7], port))),
             spoke: 0,
@@ -112,6 +116,7 @@ impl Network {
             wire: Vec::new(),
             tally: Tally::default(),
             is_led: true,
+            is_guarded: false,
             slots: Vec::new(),
             slots_noted: Vec::new(),
             tracked_since: vec![None; slots as usize],
@@ -160,11 +165,6 @@ impl Network {
             *since = slot.is_tracked().then(|| since.unwrap_or(now));
             assert!(slot.is_tracked() || slot.current() == slot.fallback(), "seed {}", self.seed);
         }
-        let sizes = [
-            (self.bed.model.flows.entries.borrow().len(), self.bed.model.flows.capacity),
-            (self.bed.model.half_open.entries.borrow().len(), self.bed.model.half_open.capacity),
-        ];
-        assert!(sizes.iter().all(|(entries, capacity)| entries <= capacity), "seed {}", self.seed);
         if self.slots_noted != self.slots {
             self.slots_noted = self.slots.clone();
             let slots = self.slots.iter().map(|slot| describe_slot(*slot)).collect::<Vec<_>>();
@@ -229,17 +229,17 @@ impl Network {
     /// Whether a half-open entry remembers the client's SYN for another host than the one it has accepted.
     fn has_rival(&self, index: usize, host: Host) -> bool {
         let peer = &self.subjects[index].peer;
-        let half = self.bed.model.half_open.get(&self.bed.key(peer.address)).map(|half| half.get());
+        let half = self.bed.half_open(peer.address);
         half.is_some_and(|half| half.isn == peer.isn && half.backend != self.bed.id(host))
     }
 
     fn count_kind(&mut self, index: usize, host: Host) {
         let slot = self.bed.slots()[self.bed.slot_of(self.subjects[index].peer.address)];
         let id = self.bed.id(host);
-        let key = self.bed.key(self.subjects[index].peer.address);
+        let address = self.subjects[index].peer.address;
         self.tally.to_fallback += u64::from(slot.fallback() == id && slot.current() != id);
         self.tally.to_other += u64::from(slot.fallback() != id);
-        let proven = self.bed.model.half_open.get(&key).is_some_and(|half| half.get().proven != 0);
+        let proven = self.bed.half_open(address).is_some_and(|half| half.proven != 0);
         self.tally.proven += u64::from(proven);
     }
 
@@ -247,13 +247,11 @@ impl Network {
         let Outcome::To(host) = outcome else { return };
         let now = self.bed.now();
         let address = self.subjects[index].peer.address;
-        let key = self.bed.key(address);
         let is_tracked = self.bed.slots()[self.bed.slot_of(address)].is_tracked();
         let id = self.bed.id(host);
-        let closing = self.bed.model.flows.get(&key).is_some_and(|flow| flow.get().closing != 0);
+        let closing = self.bed.flow(address).is_some_and(|flow| flow.closing != 0);
         let subject = &mut self.subjects[index];
-        let half = self.bed.model.half_open.get(&key).is_some_and(|half| {
-            let half = half.get();
+        let half = self.bed.half_open(address).is_some_and(|half| {
             half.isn == subject.peer.isn && half.backend == id && !ticks::is_past(half.expires, now)
         });
         self.tally.refused += u64::from(is_tracked && !half);
@@ -358,34 +356,32 @@ impl Network {
 
     /// Through the balancer; now and then something happens on the way.
     pub fn carry(&mut self, packet: &Tcp) -> Outcome {
-        let outcome = if self.one_in(10) {
-            let flight = Flight::new(packet.clone());
-            let operations = self.rng.random_range(0..8);
-            match flight.go(&self.bed, operations) {
-                Some(outcome) => outcome,
-                None => {
-                    self.tally.interrupted += 1;
-                    let choice = if self.is_led { self.rng.random_range(0..3) } else { 0 };
-                    // The copy of a RST finds that the handshake is gone, which it may.
-                    if choice == 0 && packet.flags & RST == 0 {
-                        self.note(|| "a copy:".into());
-                        self.bed.send(packet);
-                    } else if choice == 1 {
-                        self.note(|| "a sweep:".into());
-                        self.bed.sweep();
-                    } else if choice == 2 {
-                        self.note(|| "slots are marked:".into());
-                        self.bed.begin_settling();
-                    }
-                    let outcome = flight.finish(&self.bed);
-                    self.bed.end_grace();
-                    outcome
-                }
-            }
-        } else {
-            self.bed.send(packet)
-        };
+        let outcome = if self.one_in(10) { self.carry_while(packet) } else { self.bed.send(packet) };
         self.note(|| format!("{} {outcome:?}", describe(packet)));
+        outcome
+    }
+
+    /// Something happens on the way, if the packet takes so many steps.
+    fn carry_while(&mut self, packet: &Tcp) -> Outcome {
+        let operations = self.rng.random_range(0..8);
+        // The copy of a RST finds that the handshake is gone, which it may.
+        let what = match self.rng.random_range(0..if self.is_led { 3 } else { 1 }) {
+            0 if packet.flags & RST == 0 => "a copy",
+            1 => "a sweep",
+            2 => "slots are marked",
+            _ => "nothing",
+        };
+        let (outcome, was_interrupted) = self.bed.send_while(packet, operations, |bed| match what {
+            "a copy" => drop(bed.send(packet)),
+            "a sweep" => drop(bed.sweep()),
+            "slots are marked" => bed.begin_settling(),
+            _ => {}
+        });
+        if was_interrupted {
+            self.tally.interrupted += 1;
+            self.note(|| format!("{what} came between:"));
+            self.bed.end_grace();
+        }
         outcome
     }
 }

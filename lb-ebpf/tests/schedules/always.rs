@@ -45,7 +45,7 @@ fn what_cannot_be_remembered_is_served_all_the_same() {
     flood(&bed, 20, SYN);
     let mut flows: Vec<_> = (0..4).map(|port| Client::open(&bed, PORT + port)).collect();
     flood(&bed, 20, ACK);
-    bed.model.is_guarded.set(true);
+    bed.guard(true);
     flows.push(Client::open(&bed, PORT + 4));
     for to in [A, B, C, A] {
         bed.change(to);

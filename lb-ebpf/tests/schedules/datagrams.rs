@@ -3,9 +3,9 @@
 use super::*;
 
 /// A UDP bed of one slot whose flow table holds this many entries.
-fn bed(flows: usize) -> Bed {
+pub fn bed(flows: usize) -> Bed {
     let mut bed = Bed::udp(1);
-    bed.model.flows.capacity = flows;
+    bed.limit(Memory::Flows, flows);
     bed
 }
 
@@ -124,43 +124,6 @@ fn what_is_remembered_while_a_slot_settles_stays() {
 }
 
 #[test]
-fn a_datagram_that_is_refused_while_its_slot_settles_keeps_the_fallback() {
-    let mut bed = bed(1);
-    bed.change(B);
-    let other = Talker::open(&bed, PORT + 1);
-    bed.pass(UDP_IDLE / 2);
-    other.assert_whole(&bed);
-    bed.pass(UDP_IDLE / 2 + SECOND);
-    let refused = Talker { host: Some(A), ..Talker::new(PORT) };
-    let flight = Flight::new(refused.packet());
-    flight.go_until(&bed, Op::StampOld);
-    bed.begin_settling();
-    assert!(bed.slots()[0].is_settling());
-    assert_eq!(flight.finish(&bed), To(A));
-    bed.end_grace();
-    bed.settle();
-    assert_eq!(bed.slots(), [Slot::tracked(bed.id(B), bed.id(A), false)]);
-    refused.assert_whole(&bed);
-    other.assert_whole(&bed);
-}
-
-#[test]
-fn the_same_flow_on_two_cpus_goes_to_one_host() {
-    for flows in [0, 1] {
-        let setup = || {
-            let mut bed = bed(flows);
-            bed.change(B);
-            let flow = Talker::new(PORT);
-            (bed, [flow.packet(), flow.packet()])
-        };
-        interleave(setup, |bed, outcomes| {
-            assert_eq!(outcomes, [To(A), To(A)]);
-            Talker { host: Some(A), ..Talker::new(PORT) }.assert_whole(bed);
-        });
-    }
-}
-
-#[test]
 fn a_failed_host_loses_its_flows_at_once_and_inherits_none() {
     for tracked in [false, true] {
         let mut bed = bed(8);
@@ -211,6 +174,29 @@ fn an_expired_entry_is_none_and_its_tuple_belongs_to_the_slot() {
     assert_eq!(again.host, Some(B), "it was silent for too long");
     bed.keep_house();
     again.assert_whole(&bed);
+}
+
+#[test]
+fn an_expired_entry_is_in_the_way_only_while_its_slot_settles_and_until_it_is_swept() {
+    for is_swept in [false, true] {
+        let mut bed = bed(4);
+        bed.change(B);
+        let flow = Talker::open(&bed, PORT);
+        assert_eq!(flow.host, Some(A));
+        bed.pass(2 * UDP_IDLE);
+        bed.begin_settling();
+        bed.end_grace();
+        if is_swept {
+            bed.sweep();
+        }
+        // Without an entry of its own it would move when the slot has settled.
+        let expected = if is_swept { To(A) } else { Dropped(Counter::Settling) };
+        assert_eq!(flow.speak(&bed), expected);
+        bed.settle();
+        let again = Talker::open(&bed, PORT);
+        assert_eq!(again.host, Some(if is_swept { A } else { B }));
+        speak_on(&mut bed, &[&again], 4);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 const PORTS: std::ops::Range<u16> = PORT..PORT + 12;
 
 /// Two slots, of A and of B, and a further service of the same hosts.
-fn bed() -> Bed {
+pub fn bed() -> Bed {
     let mut bed = Bed::new(2);
     bed.share();
     bed.begin_change(&[Some(A), Some(B)]);
@@ -18,7 +18,7 @@ fn bed() -> Bed {
 }
 
 /// A flow to host A itself.
-fn direct(port: u16) -> Client {
+pub fn direct(port: u16) -> Client {
     Client::new(port).to(A.endpoint())
 }
 
@@ -52,11 +52,11 @@ fn a_direct_syn_that_is_answered_by_a_reset_hears_it() {
 #[test]
 fn a_direct_flow_that_cannot_be_remembered_does_not_begin() {
     let mut bed = bed();
-    bed.model.exact.capacity = 1;
+    bed.limit(Memory::Exact, 1);
     let mut first = connected(&bed, direct(PORT));
     assert_eq!(direct(PORT + 1).syn(&bed), Dropped(Counter::Exact));
-    bed.model.exact.capacity = 8;
-    bed.model.is_guarded.set(true);
+    bed.limit(Memory::Exact, 8);
+    bed.guard(true);
     assert_eq!(direct(PORT + 1).syn(&bed), Dropped(Counter::Exact));
     first.assert_whole(&bed);
 }
@@ -130,8 +130,7 @@ fn a_further_flow_is_translated_as_long_as_it_speaks_and_its_entry_goes_then() {
     }
     bed.pass(IDLE + SECOND);
     bed.sweep();
-    assert!(bed.model.exact.entries.borrow().is_empty());
-    assert!(bed.model.exact_hints.borrow().is_empty());
+    assert_eq!(bed.exact(), (0, 0));
 }
 
 #[test]
@@ -178,30 +177,19 @@ fn udp_tuples_go_from_direct_to_the_service_and_back() {
             bed.pass(2 * UDP_IDLE);
         }
         bed.sweep();
-        assert!(bed.model.exact.entries.borrow().is_empty());
+        assert_eq!(bed.exact().0, 0);
     }
 }
 
 #[test]
 fn direct_datagrams_that_cannot_be_remembered_are_dropped() {
     let mut bed = Bed::udp(2);
-    bed.model.exact.capacity = 0;
+    bed.limit(Memory::Exact, 0);
     let direct = Talker { target: A.endpoint(), ..Talker::new(PORT) };
     assert_eq!(direct.speak(&bed), Dropped(Counter::Exact));
-    bed.model.exact.capacity = 1;
+    bed.limit(Memory::Exact, 1);
     assert_eq!(direct.speak(&bed), Passed);
     bed.pass(2 * UDP_IDLE);
     assert_eq!(direct.speak(&bed), Passed, "an entry that has expired is used again, also without a daemon");
     assert_eq!(direct.answer(&bed, A), Passed);
-}
-
-#[test]
-fn the_same_direct_syn_on_two_cpus_passes_twice() {
-    let setup = || (bed(), [direct(PORT).first(), direct(PORT).first()]);
-    interleave(setup, |bed, outcomes| {
-        assert_eq!(outcomes, [Passed, Passed]);
-        let mut flow = direct(PORT);
-        flow.accept(bed, A);
-        flow.assert_whole(bed);
-    });
 }

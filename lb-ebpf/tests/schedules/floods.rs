@@ -6,7 +6,7 @@ use super::*;
 fn a_guarded_slot_behaves_as_before_the_change() {
     let mut bed = Bed::new(1);
     let mut flows = old_and_new(&mut bed);
-    bed.model.is_guarded.set(true);
+    bed.guard(true);
     flood(&bed, 100, SYN);
     let mut new = Client::open(&bed, PORT + 2);
     assert_eq!(new.host, Some(A));
@@ -25,7 +25,7 @@ fn a_handshake_that_was_remembered_goes_on_under_the_guard() {
     bed.change(B);
     let mut flow = Client::new(PORT);
     assert_eq!(flow.syn(&bed), To(B));
-    bed.model.is_guarded.set(true);
+    bed.guard(true);
     assert_eq!(flow.syn(&bed), To(B), "sent again");
     flow.accept(&bed, B);
     assert_eq!(flow.ack(&bed), To(B));
@@ -37,7 +37,7 @@ fn a_handshake_that_was_remembered_goes_on_under_the_guard() {
 fn a_flow_that_the_guard_refused_while_its_fallback_was_dead_is_whole_when_that_returns() {
     let mut bed = Bed::new(1);
     bed.change(B);
-    bed.model.is_guarded.set(true);
+    bed.guard(true);
     bed.cut(A, &[Some(B)]);
     let mut flow = Client::new(PORT);
     assert_eq!(flow.syn(&bed), To(B));
@@ -54,13 +54,13 @@ fn guarded_datagrams_lengthen_a_drain_and_move_no_flow() {
     let mut bed = Bed::udp(1);
     let old = Talker::open(&bed, PORT);
     bed.change(B);
-    bed.model.is_guarded.set(true);
+    bed.guard(true);
     for _ in 0..6 {
         bed.pass(UDP_IDLE / 2);
         old.assert_whole(&bed);
         bed.keep_house();
     }
-    bed.model.is_guarded.set(false);
+    bed.guard(false);
     old.assert_whole(&bed);
     bed.pass(UDP_IDLE - SECOND);
     bed.keep_house();

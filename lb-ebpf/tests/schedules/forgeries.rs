@@ -59,7 +59,7 @@ fn bogus_acks_take_no_memory_from_new_flows() {
     let mut bed = Bed::small(4, 4);
     bed.change(B);
     flood(&bed, 100, ACK);
-    assert_eq!(bed.model.events.borrow().get(&Counter::Missed), Some(&100));
+    assert_eq!(bed.events(Counter::Missed), 100);
     let mut flow = Client::open(&bed, PORT);
     assert_eq!(flow.host, Some(B), "there was room to remember it");
     bed.pass(IDLE / 2);

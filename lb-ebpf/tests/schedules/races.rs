@@ -1,6 +1,10 @@
-//! What two CPUs, or a CPU and the controller, do at the same time.
+//! What two CPUs, or a CPU and the controller, do at the same time: a packet is stopped in the middle, or the sweep
+//! between reading an entry and deleting it. Nobody can do that to a loaded program or to the controller's own sweep, so
+//! these run on the host alone; what the kernel adds to them is `kernel_flow_tables`' stress of two CPUs and a sweep.
 
+use super::all::*;
 use super::*;
+use lb_testbed::schedule::{Flight, Moment, Op, interleave};
 
 /// A flow that waits for the ACK of its handshake in a slot that goes from A to B; with `closing`, an ended
 /// flow of C still has an entry for the tuple.
@@ -211,4 +215,52 @@ fn a_promotion_between_the_two_halves_of_a_sweep_is_seen() {
     });
     bed.untrack(&sweep);
     flow.assert_whole(&bed);
+}
+
+#[test]
+fn a_datagram_that_is_refused_while_its_slot_settles_keeps_the_fallback() {
+    let mut bed = datagrams::bed(1);
+    bed.change(B);
+    let other = Talker::open(&bed, PORT + 1);
+    bed.pass(UDP_IDLE / 2);
+    other.assert_whole(&bed);
+    bed.pass(UDP_IDLE / 2 + SECOND);
+    let refused = Talker { host: Some(A), ..Talker::new(PORT) };
+    let flight = Flight::new(refused.packet());
+    flight.go_until(&bed, Op::StampOld);
+    bed.begin_settling();
+    assert!(bed.slots()[0].is_settling());
+    assert_eq!(flight.finish(&bed), To(A));
+    bed.end_grace();
+    bed.settle();
+    assert_eq!(bed.slots(), [Slot::tracked(bed.id(B), bed.id(A), false)]);
+    refused.assert_whole(&bed);
+    other.assert_whole(&bed);
+}
+
+#[test]
+fn the_same_udp_flow_on_two_cpus_goes_to_one_host() {
+    for flows in [0, 1] {
+        let setup = || {
+            let mut bed = datagrams::bed(flows);
+            bed.change(B);
+            let flow = Talker::new(PORT);
+            (bed, [flow.packet(), flow.packet()])
+        };
+        interleave(setup, |bed, outcomes| {
+            assert_eq!(outcomes, [To(A), To(A)]);
+            Talker { host: Some(A), ..Talker::new(PORT) }.assert_whole(bed);
+        });
+    }
+}
+
+#[test]
+fn the_same_direct_syn_on_two_cpus_passes_twice() {
+    let setup = || (exact::bed(), [exact::direct(PORT).first(), exact::direct(PORT).first()]);
+    interleave(setup, |bed, outcomes| {
+        assert_eq!(outcomes, [Passed, Passed]);
+        let mut flow = exact::direct(PORT);
+        flow.accept(bed, A);
+        flow.assert_whole(bed);
+    });
 }

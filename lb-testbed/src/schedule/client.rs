@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Bed, Host, Outcome, further_vip, vip};
+use super::{Bed, DataPath, Host, Outcome, further_vip, vip};
 use crate::segment::{ACK, FIN, PSH, RST, SYN, Tcp};
 
 /// A client that speaks as TCP does. What it sends is what its numbers say; what is true of its flow (`host`)
@@ -52,14 +52,14 @@ impl Client {
     }
 
     /// A client that has connected: SYN, SYN-ACK and ACK have passed.
-    pub fn open(bed: &Bed, port: u16) -> Self {
+    pub fn open(bed: &Bed<impl DataPath>, port: u16) -> Self {
         let mut client = Self::new(port);
         client.connect(bed);
         client
     }
 
     /// SYN, SYN-ACK, ACK.
-    pub fn connect(&mut self, bed: &Bed) {
+    pub fn connect(&mut self, bed: &Bed<impl DataPath>) {
         let outcome = self.syn(bed);
         let host = self.reached(outcome).expect("a SYN goes to a host");
         self.accept(bed, host);
@@ -77,49 +77,49 @@ impl Client {
     }
 
     /// Sends its SYN.
-    pub fn syn(&self, bed: &Bed) -> Outcome {
+    pub fn syn(&self, bed: &Bed<impl DataPath>) -> Outcome {
         bed.send(&self.first())
     }
 
     /// A host's SYN-ACK: the numbers that this host would choose for it.
-    pub fn syn_ack(&self, bed: &Bed, host: Host) -> Outcome {
+    pub fn syn_ack(&self, bed: &Bed<impl DataPath>, host: Host) -> Outcome {
         let numbers = (server_isn(host, self.isn), self.isn.wrapping_add(1));
         bed.send(&Tcp::new(host.endpoint(), self.address, SYN | ACK).numbers(numbers.0, numbers.1))
     }
 
     /// A host's SYN-ACK reaches the client, which takes its number.
-    pub fn accept(&mut self, bed: &Bed, host: Host) {
+    pub fn accept(&mut self, bed: &Bed<impl DataPath>, host: Host) {
         assert_eq!(self.syn_ack(bed, host), self.back(), "the SYN-ACK of {host:?}");
         self.ack = server_isn(host, self.isn).wrapping_add(1);
         self.host = Some(host);
     }
 
     /// Sends a bare ACK.
-    pub fn ack(&self, bed: &Bed) -> Outcome {
+    pub fn ack(&self, bed: &Bed<impl DataPath>) -> Outcome {
         bed.send(&self.packet(ACK))
     }
 
     /// Sends data.
-    pub fn data(&mut self, bed: &Bed) -> Outcome {
+    pub fn data(&mut self, bed: &Bed<impl DataPath>) -> Outcome {
         let outcome = bed.send(&self.packet(PSH | ACK).payload(b"hello"));
         self.seq = self.seq.wrapping_add(5);
         outcome
     }
 
     /// Sends its FIN.
-    pub fn fin(&mut self, bed: &Bed) -> Outcome {
+    pub fn fin(&mut self, bed: &Bed<impl DataPath>) -> Outcome {
         let outcome = bed.send(&self.packet(FIN | ACK));
         self.seq = self.seq.wrapping_add(1);
         outcome
     }
 
     /// Sends a RST.
-    pub fn rst(&self, bed: &Bed) -> Outcome {
+    pub fn rst(&self, bed: &Bed<impl DataPath>) -> Outcome {
         bed.send(&self.packet(RST))
     }
 
     /// A packet of the host that holds the connection.
-    pub fn reply(&self, bed: &Bed) -> Outcome {
+    pub fn reply(&self, bed: &Bed<impl DataPath>) -> Outcome {
         let host = self.host.expect("somebody holds the connection");
         bed.send(&Tcp::new(host.endpoint(), self.address, PSH | ACK).numbers(self.ack, self.seq))
     }
@@ -147,7 +147,7 @@ impl Client {
     /// The flow is whole: its next packet reaches the host that holds the connection, whose reply is
     /// translated.
     #[track_caller]
-    pub fn assert_whole(&mut self, bed: &Bed) {
+    pub fn assert_whole(&mut self, bed: &Bed<impl DataPath>) {
         let host = self.host.expect("somebody holds the connection");
         assert_eq!(self.reply(bed), self.back(), "a packet of {host:?} before");
         assert_eq!(self.data(bed), self.there(host), "the flow's next packet");

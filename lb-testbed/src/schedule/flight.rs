@@ -112,17 +112,17 @@ impl Flight {
     }
 
     /// Does as many operations more; its outcome if that was the end.
-    pub fn go(&self, bed: &Bed, operations: usize) -> Option<Outcome> {
+    pub fn go(&self, bed: &Bed<Model>, operations: usize) -> Option<Outcome> {
         self.log.at.set(0);
         self.log.allowed.set(operations);
         self.log.next.set(None);
         let mut frame = Frame::new(&self.packet.frame());
-        let verdict = process(&mut frame, &InFlight { model: &bed.model, log: &self.log });
-        self.log.next.get().is_none().then(|| outcome(&self.packet, &frame, verdict))
+        let verdict = process(&mut frame, &InFlight { model: &bed.path, log: &self.log });
+        self.log.next.get().is_none().then(|| outcome(&self.packet, frame.bytes(), verdict.counter))
     }
 
     /// Goes on until it is about to do this.
-    pub fn go_until(&self, bed: &Bed, op: Op) {
+    pub fn go_until(&self, bed: &Bed<Model>, op: Op) {
         assert_eq!(self.go(bed, 0), None, "it ended before {op:?}");
         while self.log.next.get() != Some(op) {
             assert_eq!(self.go(bed, 1), None, "it ended before {op:?}");
@@ -130,7 +130,7 @@ impl Flight {
     }
 
     /// Goes on to the end.
-    pub fn finish(&self, bed: &Bed) -> Outcome {
+    pub fn finish(&self, bed: &Bed<Model>) -> Outcome {
         self.go(bed, usize::MAX).expect("nothing holds it")
     }
 }
@@ -140,7 +140,10 @@ impl Flight {
 ///
 /// Two operations of which neither writes what the other touches may change places; of such orders one is
 /// enough (sleep sets: Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems", 1996).
-pub fn interleave(setup: impl Fn() -> (Bed, [Tcp; 2]), check: impl Fn(&Bed, [Outcome; 2])) -> usize {
+pub fn interleave(
+    setup: impl Fn() -> (Bed<Model>, [Tcp; 2]),
+    check: impl Fn(&Bed<Model>, [Outcome; 2]),
+) -> usize {
     let mut untried = vec![Vec::new()];
     let mut orders = 0;
     while let Some(prefix) = untried.pop() {

@@ -2,7 +2,7 @@
 //! time and then deleted, `half_open` before `flows`.
 
 use lb_common::{BackendId, Claim, Flow, FlowKey, HalfOpen, ServiceId, ticks};
-use lb_ebpf::host::Memory;
+use lb_ebpf::host::{Memory, Model};
 use lb_userspace::data_plane::kernel::Sweep;
 
 use super::Bed;
@@ -46,36 +46,36 @@ impl Entry for Flow {
     }
 }
 
-impl Bed {
-    /// Deletes what has expired, reports what lives.
-    pub fn sweep(&self) -> Sweep {
-        self.sweep_while(|_| ())
+impl Bed<Model> {
+    /// Sweeps while something else happens.
+    pub fn sweep_while(&self, meanwhile: impl FnMut(Moment)) -> Sweep {
+        sweep(&self.path, meanwhile)
     }
+}
 
-    /// The same while `meanwhile` happens.
-    pub fn sweep_while(&self, mut meanwhile: impl FnMut(Moment)) -> Sweep {
-        let mut report = Sweep::default();
-        report.half_open = table(&self.model.half_open, self.now(), &mut report, &mut meanwhile);
-        meanwhile(Moment::BetweenTables);
-        report.flows = table(&self.model.flows, self.now(), &mut report, &mut meanwhile);
-        self.sweep_exact();
-        report
-    }
+/// Deletes what has expired, reports what lives.
+pub(super) fn sweep(model: &Model, mut meanwhile: impl FnMut(Moment)) -> Sweep {
+    let now = model.now.get();
+    let mut report = Sweep::default();
+    report.half_open = table(&model.half_open, now, &mut report, &mut meanwhile);
+    meanwhile(Moment::BetweenTables);
+    report.flows = table(&model.flows, now, &mut report, &mut meanwhile);
+    sweep_exact(model, now);
+    report
+}
 
-    /// Deletes what has expired of the exact entries, and takes back the hints of hosts without any.
-    fn sweep_exact(&self) {
-        let exact = &self.model.exact;
-        let is_over =
-            |claim: Claim| claim.whose == ServiceId::NOBODY || ticks::is_past(claim.expires, self.now());
-        exact.entries.borrow_mut().retain(|_, entry| {
-            let entry = entry.get();
-            !(is_over(entry.confirmed) && is_over(entry.pending))
-        });
-        let used: Vec<_> = exact.entries.borrow().keys().map(|key| key.endpoint).collect();
-        self.model.exact_hints.borrow_mut().retain(|index| {
-            self.model.backends.get(index).is_some_and(|backend| used.contains(&backend.endpoint()))
-        });
-    }
+/// Deletes what has expired of the exact entries, and takes back the hints of hosts without any.
+fn sweep_exact(model: &Model, now: u32) {
+    let is_over = |claim: Claim| claim.whose == ServiceId::NOBODY || ticks::is_past(claim.expires, now);
+    model.exact.entries.borrow_mut().retain(|_, entry| {
+        let entry = entry.get();
+        !(is_over(entry.confirmed) && is_over(entry.pending))
+    });
+    let used: Vec<_> = model.exact.entries.borrow().keys().map(|key| key.endpoint).collect();
+    model
+        .exact_hints
+        .borrow_mut()
+        .retain(|index| model.backends.get(index).is_some_and(|backend| used.contains(&backend.endpoint())));
 }
 
 fn table<V: Entry>(

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Bed, Host, Outcome, vip};
+use super::{Bed, DataPath, Host, Outcome, vip};
 use crate::segment::Tcp;
 
 /// A client that sends datagrams from one port. Its flow belongs to the host that its first datagram reached.
@@ -24,7 +24,7 @@ impl Talker {
 
     /// A client that has spoken once.
     #[track_caller]
-    pub fn open(bed: &Bed, port: u16) -> Self {
+    pub fn open(bed: &Bed<impl DataPath>, port: u16) -> Self {
         let mut talker = Self::new(port);
         talker.host = Some(talker.speak(bed).host().expect("a datagram goes to a host"));
         talker
@@ -36,18 +36,18 @@ impl Talker {
     }
 
     /// Sends a datagram.
-    pub fn speak(&self, bed: &Bed) -> Outcome {
+    pub fn speak(&self, bed: &Bed<impl DataPath>) -> Outcome {
         bed.send(&self.packet())
     }
 
     /// A host answers it.
-    pub fn answer(&self, bed: &Bed, host: Host) -> Outcome {
+    pub fn answer(&self, bed: &Bed<impl DataPath>, host: Host) -> Outcome {
         bed.send(&Tcp::datagram(host.endpoint(), self.address, b"answer"))
     }
 
     /// The flow is whole: its next datagram reaches its host, whose answers are translated.
     #[track_caller]
-    pub fn assert_whole(&self, bed: &Bed) {
+    pub fn assert_whole(&self, bed: &Bed<impl DataPath>) {
         let host = self.host.expect("somebody has heard it");
         assert_eq!(self.answer(bed, host), Outcome::Replied, "an answer of {host:?} before");
         assert_eq!(self.speak(bed), Outcome::To(host), "the flow's next datagram");

@@ -31,8 +31,9 @@ pub(super) fn build(kernel: &Kernel, tests: &[PathBuf], filter: Option<&str>) ->
         let to = root.join(format!("modules/{number}.ko"));
         fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     }
-    // Busybox has an `ip` of its own, which does less.
-    for (tool, folder) in [("busybox", "bin"), ("ip", "tools"), ("ethtool", "tools")] {
+    // Busybox has an `ip` and a `tc` of its own, which do less, and its shell takes those whatever `PATH` says.
+    let tools = ["sh", "ip", "tc", "ethtool"].map(|tool| (tool, "tools"));
+    for (tool, folder) in [("busybox", "bin")].into_iter().chain(tools) {
         let found = process::find_all(tool);
         let program = found.first().with_context(|| format!("{tool} is not installed"))?;
         install(program, &root, &format!("{folder}/{tool}"))?;
@@ -41,7 +42,9 @@ pub(super) fn build(kernel: &Kernel, tests: &[PathBuf], filter: Option<&str>) ->
         let name = test.file_name().unwrap_or_default().to_string_lossy();
         install(test, &root, &format!("tests/{name}"))?;
     }
-    fs::copy(workspace::bpf_dir().join("sluice.o"), root.join("sluice.o"))?;
+    for object in ["sluice.o", "clock.o"] {
+        fs::copy(workspace::bpf_dir().join(object), root.join(object))?;
+    }
     fs::write(root.join("filter"), filter.unwrap_or_default())?;
     fs::write(root.join("init"), INIT)?;
     process::run(Command::new("chmod").arg("755").arg(root.join("init")))?;

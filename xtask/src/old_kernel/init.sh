@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/tools:/bin SLUICE_EBPF_OBJECT=/sluice.o SLUICE_TEST_FRAMES=2000 RUST_BACKTRACE=0
+export PATH=/tools:/bin SLUICE_EBPF_OBJECT=/sluice.o SLUICE_CLOCK_OBJECT=/clock.o SLUICE_TEST_FRAMES=2000 SLUICE_TEST_SEEDS=1 RUST_BACKTRACE=0
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

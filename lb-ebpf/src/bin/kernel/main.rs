@@ -7,6 +7,7 @@
 
 mod atomic;
 mod buckets;
+mod clock;
 #[cfg(feature = "flood-control")]
 mod control;
 mod exact;

@@ -1,19 +1,18 @@
 //! [`Tables`] over the maps.
 #![expect(unsafe_code, reason = "map values are reached by pointer")]
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::route::{self, Host, Routes};
 use lb_common::{
     Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
-    Service, ServiceId, Slot, SocketKey, Station, Vip, limits, ticks,
+    Service, ServiceId, Slot, SocketKey, Station, Vip, limits,
 };
 use lb_ebpf::exact::Kind;
 use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, ExactEntry, FlowEntry, HalfOpenEntry, Tables};
 
-use crate::{buckets, exact, flows, maps};
+use crate::{buckets, clock, exact, flows, maps};
 
 /// The maps of this object.
 pub struct Maps;
@@ -149,8 +148,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: the helper has no preconditions.
-        ticks::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+        clock::now()
     }
 
     #[inline(always)]
