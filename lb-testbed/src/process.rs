@@ -1,6 +1,6 @@
 //! The real `sluice` in a namespace, with files, sockets and pins of its own. Never outlives its guard.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -34,6 +34,8 @@ pub struct Sluice {
     denied: CapabilitySet,
     /// Hidden from every daemon here.
     hidden: Option<PathBuf>,
+    /// What becomes the daemon: a program and its arguments, before the daemon's own command line.
+    through: Vec<OsString>,
 }
 
 impl Sluice {
@@ -46,7 +48,8 @@ impl Sluice {
         let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir()?;
         let bpffs = Bpffs::mount()?;
         let (namespace, denied) = (Arc::clone(namespace), CapabilitySet::empty());
-        let sluice = Self { namespace, directory, bpffs, child: None, denied, hidden: None };
+        let sluice =
+            Self { namespace, directory, bpffs, child: None, denied, hidden: None, through: Vec::new() };
         sluice.write_config(config)?;
         Ok(sluice)
     }
@@ -59,6 +62,11 @@ impl Sluice {
     /// Hides the file system that is mounted there from every daemon that is started from now on, under another one.
     pub fn hide(&mut self, mount: &Path) {
         self.hidden = Some(mount.to_owned());
+    }
+
+    /// Has every daemon that is started from now on started by this program, which becomes it; empty: by none.
+    pub fn go_through(&mut self, program: Vec<OsString>) {
+        self.through = program;
     }
 
     /// The binary: what `SLUICE_BIN` names, or the release build of this workspace.
@@ -131,7 +139,14 @@ impl Sluice {
         ensure!(self.child.is_none(), "a daemon runs already");
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut command = match &self.hidden {
-            None => self.command(Self::binary()),
+            None => match self.through.split_first() {
+                None => self.command(Self::binary()),
+                Some((program, arguments)) => {
+                    let mut command = self.command(program);
+                    command.args(arguments).arg(Self::binary());
+                    command
+                }
+            },
             Some(mount) => {
                 let mut command = self.command("unshare");
                 // A mount namespace of its own, whose mounts stay in it.

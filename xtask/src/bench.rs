@@ -19,6 +19,9 @@ pub(crate) enum Bench {
     Flood(Passed),
     /// Backends and the daemon come and go while long flows and new ones go through, in namespaces [--help]
     Churn(Passed),
+    /// The daemon killed at every call into the kernel, while it starts, takes over, reloads and stops, in namespaces
+    /// [--help]
+    Crash(Passed),
 }
 
 /// What the benchmark itself reads.
@@ -55,6 +58,11 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
             rights::namespaces().map_err(|reason| anyhow!(reason))?;
             daemon::build()?;
             ("bench_churn", passed)
+        }
+        Bench::Crash(passed) => {
+            rights::namespaces().map_err(|reason| anyhow!(reason))?;
+            daemon::build()?;
+            ("crash_points", passed)
         }
     };
     let mut command = process::cargo(&process::own_cargo());

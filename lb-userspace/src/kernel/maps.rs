@@ -1,5 +1,6 @@
 //! The kernel planes' maps as the controller sees them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,6 +67,20 @@ impl Tables {
             service_traffic: PerCpu::open(names::MAP_SERVICE_TRAFFIC, maps)?,
             backend_traffic: PerCpu::open(names::MAP_BACKEND_TRAFFIC, maps)?,
         })
+    }
+
+    /// Where the backends are that an earlier daemon left in the maps.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn backends(&mut self) -> Result<BTreeSet<IpAddr>, PlaneError> {
+        let mut backends = BTreeSet::new();
+        self.backends.scan(Batch::Read, |_, entries| {
+            let live = entries.iter().filter(|backend| backend.id.is_some());
+            backends.extend(live.map(|backend| backend.address.ip()));
+            Ok(())
+        })?;
+        Ok(backends)
     }
 
     fn swap(&self, table: u32, slots: &[Slot]) -> Result<(), PlaneError> {

@@ -204,7 +204,7 @@ async fn local_addresses_and_routes_are_mirrored() {
     changed.local = [added].into();
     let prefix =
         lb_userspace::data_plane::kernel::Prefix { address: "198.51.100.0".parse().unwrap(), length: 24 };
-    changed.routes.insert(prefix, super::harness::hop(3));
+    changed.routes.insert(prefix, hop(3));
     world.facts.send_replace(changed);
     world.pass(Duration::from_secs(1)).await;
     let state = world.kernel.state();

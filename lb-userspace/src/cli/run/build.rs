@@ -85,7 +85,10 @@ impl Daemon {
             Err(_) => config.kernel.hash_seed.unwrap_or_else(rand::random),
         };
         let (tables, attacher): (Result<Box<dyn KernelTables>, String>, _) = match plane {
-            Ok(plane) => {
+            Ok(mut plane) => {
+                // Old flows of backends that the config has no more still come through the interfaces that lead there.
+                let adopted = block_in_place(|| plane.tables.backends()).map_err(anyhow::Error::new)?;
+                neighbours.send_replace(adopted);
                 let inputs = interfaces::Inputs {
                     backends: wanted_neighbours,
                     facts: facts.clone(),
