@@ -48,6 +48,8 @@ pub struct Setup {
     pub vips: Vec<IpAddr>,
     /// `daemon.drain_timeout`.
     pub drain_timeout: &'static str,
+    /// `daemon.drain_spread`; none: its default.
+    pub drain_spread: Option<&'static str>,
     /// `service.down_grace`.
     pub down_grace: &'static str,
     /// `pool.health.interval`; two failures take a backend down, two successes bring it up.
@@ -69,6 +71,7 @@ impl Setup {
             flows: 65_536,
             vips: vec![VIP4, VIP6],
             drain_timeout: "30s",
+            drain_spread: None,
             down_grace: "10s",
             interval: "500ms",
             timeout: "500ms",
@@ -83,6 +86,8 @@ impl Setup {
             Some(_) => format!("check = \"http\"\nport = {HEALTH_PORT}"),
             None => "check = \"tcp\"".to_owned(),
         };
+        let spread =
+            self.drain_spread.map(|spread| format!("drain_spread = \"{spread}\"\n")).unwrap_or_default();
         let plane = match self.plane {
             Plane::Proxy => "off".to_owned(),
             plane => plane.to_string(),
@@ -92,7 +97,7 @@ impl Setup {
             format!("[[pool.backend]]\naddress = \"{address}\"\nweight = {weight}\n")
         });
         format!(
-            "[daemon]\ndrain_timeout = \"{drain_timeout}\"\n\
+            "[daemon]\ndrain_timeout = \"{drain_timeout}\"\n{spread}\
              [kernel]\nplane = \"{plane}\"\nflows = {flows}\n\
              [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n{services}\
              [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n\

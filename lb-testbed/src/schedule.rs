@@ -303,7 +303,7 @@ impl<D: DataPath> Bed<D> {
     pub fn begin_change(&mut self, to: &[Option<Host>]) {
         let wanted: Vec<_> =
             to.iter().map(|host| host.map_or(BackendId::NONE, |host| self.id(host))).collect();
-        if let Some(slots) = self.table.assign(&wanted, |id| self.lives(id)) {
+        if let Some(slots) = self.table.assign(&wanted, |_, id| self.lives(id)) {
             self.write(slots);
         }
     }

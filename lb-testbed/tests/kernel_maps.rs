@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use lb_common::address::TCP;
 use lb_common::{
@@ -14,7 +14,9 @@ use lb_common::{
 };
 use lb_testbed::bpffs::Bpffs;
 use lb_testbed::flow_map::FlowMap;
-use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables, Prefix, TrackedFlow};
+use lb_userspace::data_plane::kernel::{
+    FlowCut, KernelAction, KernelState, KernelTables, Prefix, TrackedFlow,
+};
 use lb_userspace::kernel::{KernelPlane, Settings, Tables};
 
 const FLOWS: u32 = 8192;
@@ -347,6 +349,39 @@ fn a_sweep_deletes_what_has_expired_and_counts_the_rest() -> Result<()> {
     let sweep = tables.sweep(now + 12)?;
     assert_eq!((sweep.half_open, sweep.flows, sweep.deleted), (0, 0, 3002));
     assert_eq!(sweep.slots, std::collections::HashMap::new());
+    Ok(())
+}
+
+/// A cut lets flows of its backend and slots expire, and the sweep frees them; every other entry is left as it is.
+#[test]
+fn a_cut_ends_the_flows_that_it_means_and_no_others() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let mut tables = fixture.open()?;
+    let mut flows = fixture.flows()?;
+    let [a, b] = [BackendId::new(1, 0), BackendId::new(2, 3)];
+    let now = tables.now();
+    let flow =
+        |table, backend, slot, expires, closing| Flow { backend, slot, table, seq: 7, expires, closing };
+    let live = now.wrapping_add(1_000_000);
+    let mut expected = Vec::new();
+    for port in 0..600 {
+        let (table, backend) = (u32::from(port % 2), if port % 3 == 0 { a } else { b });
+        let entry = flow(table, backend, u32::from(port), live, u32::from(port % 5 == 0));
+        flows.insert(&key(port, ServiceId::new(1, 0)), &entry)?;
+        let is_cut = table == 1 && backend == a && port < 300;
+        expected.extend((!is_cut).then_some((port, entry)));
+    }
+    let cut = FlowCut { table: 1, backend: a, below: 300 };
+    ensure!(tables.cut(&[FlowCut { below: 0, ..cut }])? == 0);
+    ensure!(tables.cut(&[cut])? == 50);
+    ensure!(tables.cut(&[cut])? == 0, "they have expired");
+    // One that is met by the last packet of its flow at this very moment goes a tick later.
+    let sweep = tables.sweep(now.wrapping_add(100))?;
+    ensure!((sweep.deleted, sweep.flows) == (50, 550), "{sweep:?}");
+    for (port, entry) in expected {
+        let found = tables.flow(&key(port, ServiceId::new(1, 0)))?;
+        ensure!(found == Some(TrackedFlow::Flow(entry)), "{port}: {found:?} instead of {entry:?}");
+    }
     Ok(())
 }
 

@@ -14,6 +14,8 @@ use lb_userspace::model::Plane;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(3);
+/// From the end of a drain on, flows are cut over this time.
+const SPREAD: Duration = Duration::from_secs(2);
 /// Of the moment at which old flows end.
 const SLACK: Duration = Duration::from_millis(1500);
 /// Flows that may find an answer cut off on its way: for some ten microseconds of each record, the backend has
@@ -40,7 +42,12 @@ fn backends_change_under_load_on_the_proxy() -> anyhow::Result<()> {
 }
 
 fn backends_change_under_load(plane: Plane) -> anyhow::Result<()> {
-    let bed = Bed::start(Setup { vips: vec![VIP4], drain_timeout: "3s", ..Setup::on(plane) })?;
+    let bed = Bed::start(Setup {
+        vips: vec![VIP4],
+        drain_timeout: "3s",
+        drain_spread: Some("2s"),
+        ..Setup::on(plane)
+    })?;
     let [first, second, third] = bed.servers.as_slice() else { anyhow::bail!("three servers") };
     let old = old_flows(&bed)?;
 
@@ -59,7 +66,15 @@ fn backends_change_under_load(plane: Plane) -> anyhow::Result<()> {
 
     let drained = Instant::now();
     bed.backend("drain", second, &[])?;
-    ensure!(bed.pool()?.backends[1].state == "draining", "{:?}", bed.pool()?);
+    let draining = bed.pool()?.backends.remove(1);
+    ensure!(draining.state == "draining", "{draining:?}");
+    let left = draining.drain.context("nothing is told of its end")?;
+    let is_proxied = plane == Plane::Proxy;
+    ensure!(left.exact == is_proxied && (left.slots > 1000) != is_proxied, "{left:?}");
+    ensure!(
+        !is_proxied || left.flows as usize == old.report().backends["b2"].values().sum::<u64>() as usize,
+        "{left:?}"
+    );
     new_flows_are(&bed, [0.5, 0.0, 0.5])?;
     ends_after_the_deadline(&old, "b2", drained)?;
     bed.backend("undrain", second, &[])?;
@@ -123,24 +138,32 @@ fn new_flows_are(bed: &Bed, shares: [f64; 3]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The flows of `backend` live until then and end right after it.
+/// The flows of `backend` live until then and end after it, one after another.
 fn ends_after_the_deadline(flows: &LongFlows, backend: &str, since: Instant) -> anyhow::Result<()> {
     let of_flows = flows.now_ms() - since.elapsed().as_secs_f64() * 1000.0;
-    eventually(&format!("the flows of {backend} have ended"), DRAIN + SLACK + STALL, || {
+    eventually(&format!("the flows of {backend} have ended"), DRAIN + SPREAD + SLACK + STALL, || {
         Ok(all_ended(&flows.report(), backend).then_some(()))
     })
     .with_context(|| flows.report().to_string())?;
     let report = flows.report();
-    let mut stalled = 0;
+    let (mut stalled, mut times) = (0, Vec::new());
     for end in report.ends.iter().filter(|end| end.backend == backend) {
         let after = Duration::from_secs_f64((end.at_ms - of_flows).max(0.0) / 1000.0);
         let noticed = if end.outcome == Outcome::Stalled { STALL } else { Duration::ZERO };
         stalled += usize::from(end.outcome == Outcome::Stalled);
+        times.push(after);
         ensure!(
-            after >= DRAIN && after < DRAIN + SLACK + noticed,
+            after >= DRAIN && after < DRAIN + SPREAD + SLACK + noticed,
             "a flow of {backend} ended after {after:?}: {report}"
         );
     }
+    // Some thirty flows, evenly: no more than half of them within any quarter of the time.
+    times.sort_unstable();
+    let herd = times
+        .iter()
+        .map(|first| times.iter().filter(|end| **end >= *first && **end < *first + SPREAD / 4).count());
+    let herd = herd.max().unwrap_or_default();
+    ensure!(times.len() > 15 && herd * 2 <= times.len(), "{herd} of {} at once: {times:?}", times.len());
     ensure!(stalled <= UNDER_WAY, "{stalled} flows of {backend} stalled: {report}");
     Ok(())
 }

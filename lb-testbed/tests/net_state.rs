@@ -64,7 +64,7 @@ fn words(bed: &Bed, plane: Plane) -> anyhow::Result<Vec<String>> {
         format!("{} {} {is_draining} {:?}", backend.address, backend.weight, backend.overrides)
     });
     let leaving = pool.leaving.iter().filter(|_| plane != Plane::Proxy).map(|leaving| {
-        let until = leaving.until.split('.').next().unwrap_or_default();
+        let until = leaving.drain.until.split('.').next().unwrap_or_default();
         format!("{} until {until}", leaving.address)
     });
     let removed = pool.removed.iter().map(|removed| format!("{removed} removed"));

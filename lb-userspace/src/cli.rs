@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod drain;
 pub mod explain;
 mod failure;
 pub mod flows;

@@ -146,6 +146,8 @@ pub struct Daemon {
     pub log_format: LogFormat,
     /// Deadline of a drain and of a graceful stop.
     pub drain_timeout: Duration,
+    /// After the deadline of a drain, old flows are cut evenly over this time.
+    pub drain_spread: Duration,
     /// Reload when the file changes.
     pub watch: bool,
     /// Health checks that run at the same time, over all pools.

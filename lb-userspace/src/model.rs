@@ -1,6 +1,7 @@
 //! Services, pools and backends as the controller thinks of them: checked, with defaults filled in.
 
 mod agent;
+mod cut;
 pub mod flows;
 mod health;
 mod overrides;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use agent::{Condition, Order, Report};
+pub use cut::Cut;
 pub use health::{Agent, Check, Exec, Grpc, Health, Http, Udp};
 pub use overrides::Override;
 pub use phase::Phase;
@@ -286,8 +288,8 @@ pub struct Member {
     pub address: SocketAddr,
     /// Effective weight; 0: no new flows.
     pub weight: u32,
-    /// Whether old flows may stay; `false`: they are cut (moved in the kernel planes, reset in the proxy).
-    pub keeps: bool,
+    /// Which of its old flows may not stay: they are cut (moved in the kernel planes, reset in the proxy).
+    pub cut: Cut,
 }
 
 /// The plane that forwards a service's traffic, or that an interface has.

@@ -72,7 +72,7 @@ fn the_shipped_config_is_good_and_shows_the_defaults() {
 fn every_key_reaches_the_config() {
     let config = parse(
         r#"
-        daemon = { state_dir = "/s", bpf_dir = "/b", log = "debug", log_format = "json", drain_timeout = "0s", watch = true }
+        daemon = { state_dir = "/s", bpf_dir = "/b", log = "debug", log_format = "json", drain_timeout = "0s", drain_spread = "7s", watch = true }
         admin = { socket = "/a", listen = "[::1]:9900", token_file = "/t" }
         [kernel]
         plane = "xdp"
@@ -101,6 +101,8 @@ fn every_key_reaches_the_config() {
     .unwrap_or_else(|problems| panic!("{}", messages(&problems)));
     assert_eq!(config.daemon.log_format, LogFormat::Json);
     assert_eq!(config.daemon.drain_timeout, Duration::ZERO);
+    assert_eq!(config.daemon.drain_spread, Duration::from_secs(7));
+    assert_eq!(parse("daemon.drain_timeout = \"40s\"").unwrap().daemon.drain_spread, Duration::from_secs(4));
     assert!(config.daemon.watch);
     assert_eq!(config.admin.listen, Some("[::1]:9900".parse().unwrap()));
     assert_eq!(config.admin.token_file.as_deref(), Some(Path::new("/t")));

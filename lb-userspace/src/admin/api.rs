@@ -65,6 +65,11 @@ pub struct Alive {
     pub phase: String,
 }
 
+/// The path of a pool.
+pub fn pool_path(pool: &str) -> String {
+    format!("/api/v1/pools/{}", encoded(pool))
+}
+
 /// The path of a backend, and of what is below it (`"/drain"` or nothing).
 pub fn backend_path(pool: &str, address: SocketAddr, below: &str) -> String {
     format!("/api/v1/pools/{}/backends/{}{below}", encoded(pool), encoded(&address.to_string()))

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use hyper::Method;
 
-use crate::admin::api::{Flows, Question, Weight, backend_path, explain_path, flows_path};
+use crate::admin::api::{Flows, Question, Weight, backend_path, explain_path, flows_path, pool_path};
 use crate::admin::client::{Client, ClientError};
 use crate::controller::request::Reloaded;
 use crate::model::flows::FlowList;
-use crate::model::status::{Explanation, Status};
+use crate::model::status::{Explanation, PoolStatus, Status};
 
+use super::drain;
 use super::output::{plain, print, print_json};
 use super::{Backend, Failure, Target, runtime};
 
@@ -55,7 +56,18 @@ pub fn backend(socket: &Path, verb: Backend) -> Result<(), Failure> {
     };
     let path = backend_path(&pool, address, below);
     let body = weight.map(|weight| Weight { weight });
-    let changed = ask(socket, async |client| client.change(method, &path, body.as_ref()).await)?;
+    let drains = below == "/drain" || method == Method::DELETE;
+    let (changed, left) = ask(socket, async |client| {
+        let changed = client.change(method, &path, body.as_ref()).await?;
+        let left = match drains {
+            true => Some(client.get::<PoolStatus>(&pool_path(&pool)).await?),
+            false => None,
+        };
+        Ok((changed, left))
+    })?;
+    if let Some(line) = left.and_then(|pool| drain::line(&pool, address)) {
+        print(&line)?;
+    }
     if let Some(warning) = changed.warning {
         eprintln!("sluice: warning: {}", plain(&warning));
     }

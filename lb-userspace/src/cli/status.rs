@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use crate::model::status::{BackendStatus, LocalTraffic, PoolStatus, ServiceStatus, Status};
 
+use super::drain;
 use super::output::plain;
 use super::table::Align::{Left, Right};
 use super::table::Table;
@@ -152,9 +153,15 @@ fn pool_text(pool: &PoolStatus) -> String {
     let mut text =
         format!("pool {}: {}, table of {} slots\n", plain(&pool.name), pool.scheduler, pool.table_size);
     text.push_str(&table.render("  "));
+    for backend in &pool.backends {
+        if let Some(drain) = &backend.drain {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {} drains: {}", backend.address, drain::words(drain));
+        }
+    }
     for leaving in &pool.leaving {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {} leaving, its flows may run until {}", leaving.address, leaving.until);
+        let _ = writeln!(text, "  {} leaves: {}", leaving.address, drain::words(&leaving.drain));
     }
     for removed in &pool.removed {
         let _ = writeln!(text, "  {removed} is in the file, removed at run time");

@@ -120,6 +120,7 @@ fn sections(config: &Config) -> BTreeMap<&'static str, Settings> {
                 ("log", daemon.log.clone()),
                 ("log_format", lower(daemon.log_format)),
                 ("drain_timeout", time(daemon.drain_timeout)),
+                ("drain_spread", time(daemon.drain_spread)),
                 ("watch", daemon.watch.to_string()),
                 ("checks_at_once", daemon.checks_at_once.to_string()),
             ]

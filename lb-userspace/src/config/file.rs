@@ -47,12 +47,14 @@ pub(super) fn read(mut root: Section<'_, '_>) -> File {
 }
 
 fn daemon(mut s: Section<'_, '_>) -> Daemon {
+    let drain_timeout = s.or("drain_timeout", Duration::from_secs(30), duration_or_zero);
     let daemon = Daemon {
         state_dir: s.or("state_dir", "/var/lib/sluice".into(), values::path),
         bpf_dir: s.or("bpf_dir", "/sys/fs/bpf/sluice".into(), values::path),
         log: s.or("log", "info".to_owned(), values::log_filter),
         log_format: s.or("log_format", LogFormat::Text, word(words::LOG_FORMAT)),
-        drain_timeout: s.or("drain_timeout", Duration::from_secs(30), duration_or_zero),
+        drain_timeout,
+        drain_spread: s.or("drain_spread", drain_timeout / 10, duration_or_zero),
         watch: s.or("watch", false, values::boolean),
         checks_at_once: s.or("checks_at_once", 256, integer(1..=65_536)),
     };

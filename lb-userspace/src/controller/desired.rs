@@ -31,6 +31,7 @@ pub type Fold = BTreeMap<String, Vec<Judged>>;
 pub struct Pools {
     pools: BTreeMap<String, Pool>,
     drain_timeout: Duration,
+    drain_spread: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +47,8 @@ struct Pool {
 impl Pools {
     /// The pools of a config; no backend is judged yet.
     pub fn new(config: &Config, now: Instant) -> Self {
-        let mut pools = Self { pools: BTreeMap::new(), drain_timeout: config.daemon.drain_timeout };
+        let crate::config::Daemon { drain_timeout, drain_spread, .. } = config.daemon;
+        let mut pools = Self { pools: BTreeMap::new(), drain_timeout, drain_spread };
         pools.reload(config, now);
         pools
     }
@@ -54,6 +56,7 @@ impl Pools {
     /// Puts another config in force.
     pub fn reload(&mut self, config: &Config, now: Instant) {
         self.drain_timeout = config.daemon.drain_timeout;
+        self.drain_spread = config.daemon.drain_spread;
         let leave = now + self.drain_timeout;
         let mut old = std::mem::take(&mut self.pools);
         for pool in &config.pools {
@@ -115,7 +118,7 @@ impl Pools {
         let record = known.ok_or_else(no_such)?;
         match (change, record.presence) {
             (BackendChange::Remove { now: true }, Presence::Present | Presence::Leaving(_)) => {
-                record.presence = Presence::Leaving(now);
+                record.presence = Presence::Absent;
             }
             (_, Presence::Leaving(_) | Presence::Absent) => return Err(no_such()),
             (BackendChange::Remove { now: false }, Presence::Present) => {
@@ -252,7 +255,7 @@ impl Pools {
     pub fn expire(&mut self, now: Instant) {
         for pool in self.pools.values_mut() {
             for record in &mut pool.records {
-                if matches!(record.presence, Presence::Leaving(until) if until <= now) {
+                if matches!(record.presence, Presence::Leaving(until) if until + self.drain_spread <= now) {
                     record.presence = Presence::Absent;
                 }
                 // Whoever comes back is a newcomer.
@@ -268,14 +271,16 @@ impl Pools {
             .pools
             .values()
             .flat_map(|pool| pool.records.iter().map(move |record| (pool, record)))
-            .flat_map(|(pool, record)| record.deadlines(pool.grace, &pool.slow_start, now));
+            .flat_map(|(pool, record)| {
+                record.deadlines(pool.grace, &pool.slow_start, self.drain_spread, now)
+            });
         deadlines.filter(|deadline| *deadline > now).min()
     }
 
     /// Every backend with its state and what the planes are told of it.
     ///
     /// Backups take new flows only while no other backend of the pool does. A backend that failed loses its
-    /// new flows at once and its old ones after the grace; one that was removed or drained at its deadline.
+    /// new flows at once and its old ones after the grace; one that was removed or drained from its deadline on.
     pub fn fold(&self, now: Instant) -> Fold {
         let judge = |pool: &Pool| {
             let check = &pool.health.check;
@@ -285,7 +290,7 @@ impl Pools {
             records
                 .map(|record| {
                     let spare = spare && record.is_backup();
-                    record.judge(check, pool.grace, &pool.slow_start, spare, now)
+                    record.judge(check, (pool.grace, self.drain_spread), &pool.slow_start, spare, now)
                 })
                 .collect()
         };

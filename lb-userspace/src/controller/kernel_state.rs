@@ -13,7 +13,7 @@ use super::desired::{Fold, Judged};
 use super::ids::{BackendIds, Family, Part, ServiceIds, TableNumbers};
 use crate::config::Config;
 use crate::data_plane::PlaneError;
-use crate::data_plane::kernel::{KernelState, Sweep};
+use crate::data_plane::kernel::{FlowCut, KernelState, Sweep};
 use crate::model::{self, Affinity, Protocol, Tracking};
 use crate::network::Facts;
 
@@ -39,6 +39,8 @@ pub struct Desired {
     pub incomplete: bool,
     /// Idle time-out of each table, in ticks.
     pub idle: BTreeMap<u32, u32>,
+    /// Flows with entries that may not stay, although their backend lives. For when the tables are in force.
+    pub cuts: Vec<FlowCut>,
     /// What there was no room for.
     pub errors: Vec<PlaneError>,
 }
@@ -112,7 +114,8 @@ impl Identities {
                     continue;
                 }
             };
-            let slots = match self.slots(table, number, confirmed, &live) {
+            let cuts = self.cuts(table, number);
+            let slots = match self.slots(table, number, confirmed, &live, &cuts) {
                 Ok(slots) => slots,
                 Err(error) => {
                     desired.errors.push(error);
@@ -125,6 +128,7 @@ impl Identities {
             let idle = table.listens.iter().map(|(service, _)| service.timeouts.idle(service.protocol)).max();
             desired.idle.insert(number, ticks::from_duration(idle.unwrap_or_default()));
             desired.state.tables.insert(number, slots);
+            desired.cuts.extend(cuts);
             self.put_services(table, number, sweep, &mut desired);
             self.put_backends(table, facts, applied, &mut desired.state);
         }
@@ -199,6 +203,7 @@ impl Identities {
         number: u32,
         confirmed: &Confirmed,
         live: &BTreeSet<BackendId>,
+        cuts: &[FlowCut],
     ) -> Result<Vec<Slot>, PlaneError> {
         let size = table.pool.table_size;
         let object = || format!("pool {:?}, table {number}", table.pool.name);
@@ -223,8 +228,21 @@ impl Identities {
             );
             return Err(PlaneError::new(object(), reason));
         }
-        let lives = |id: BackendId| live.contains(&id);
+        let is_cut =
+            |index: usize, id| cuts.iter().any(|cut| cut.backend == id && index < cut.below as usize);
+        let lives = |index, id: BackendId| live.contains(&id) && !is_cut(index, id);
         Ok(state.assign(&assignment, lives).unwrap_or_else(|| state.slots().to_vec()))
+    }
+
+    /// The slots from which old flows are cut already, by backend.
+    fn cuts(&self, table: &Table<'_>, number: u32) -> Vec<FlowCut> {
+        let backends = table.judged.iter().filter_map(|judged| {
+            let cut = judged.cut(table.part.protocol);
+            let id = self.backends.owned(&table.endpoint(judged.member.address), &table.pool.name)?;
+            let below = cut.slots(table.pool.table_size);
+            (below > 0).then_some(FlowCut { table: number, backend: id, below })
+        });
+        backends.collect()
     }
 
     fn put_services(&mut self, table: &Table<'_>, number: u32, sweep: &Sweep, desired: &mut Desired) {

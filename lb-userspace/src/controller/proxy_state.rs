@@ -32,5 +32,5 @@ pub fn desire(config: &Config, fold: &Fold, placements: &BTreeMap<String, Placem
 }
 
 fn member(judged: &Judged, protocol: Protocol) -> Member {
-    Member { keeps: judged.keeps(protocol), ..judged.member }
+    Member { cut: judged.cut(protocol), ..judged.member }
 }

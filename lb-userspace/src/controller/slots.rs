@@ -49,14 +49,19 @@ impl TableState {
 
     /// A change, and the second step of a failure.
     ///
-    /// `assignment` names the backend of each slot; beyond its end there is none. Ids that do not `live` are
-    /// cut: replaced where they are `current`, and where they are `fallback` that becomes the new `current`
+    /// `assignment` names the backend of each slot; beyond its end there is none. Ids that do not `live` in a slot are
+    /// cut there: replaced where they are `current`, and where they are `fallback` that becomes the new `current`
     /// in the same swap, since a dead backend that came back would inherit flows that are not its own.
     /// [`BackendId::NONE`] never lives. Everywhere else only `current` is replaced, and the slot tracked.
-    pub fn assign(&self, assignment: &[BackendId], lives: impl Fn(BackendId) -> bool) -> Option<Vec<Slot>> {
-        let lives = |id: BackendId| id.is_some() && lives(id);
+    pub fn assign(
+        &self,
+        assignment: &[BackendId],
+        lives: impl Fn(usize, BackendId) -> bool,
+    ) -> Option<Vec<Slot>> {
         let wanted = |index| assignment.get(index).copied().unwrap_or(BackendId::NONE);
-        self.propose(|index, slot| assign(slot, wanted(index), &lives))
+        self.propose(|index, slot| {
+            assign(slot, wanted(index), &|id: BackendId| id.is_some() && lives(index, id))
+        })
     }
 
     /// Marks slots whose old flows have been silent for longer than `idle` (ticks) at `now`.
@@ -202,7 +207,7 @@ mod tests {
     /// The slot after a change to `wanted` while only `alive` live.
     fn assigned(slot: Slot, wanted: BackendId, alive: &[BackendId]) -> Slot {
         let table = table(slot);
-        let next = table.assign(&[wanted], |id| alive.contains(&id));
+        let next = table.assign(&[wanted], |_, id| alive.contains(&id));
         next.map_or(slot, |slots| slots[0])
     }
 
@@ -322,10 +327,21 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Assign { wanted: Vec<u32>, alive: Vec<bool> },
-        Settle { seen: Vec<bool>, seen_again: Vec<bool> },
-        Untrack { named: Vec<bool> },
-        Pass { ticks: u32 },
+        /// `alive` by slot and backend: within a drain, a backend is cut from slot after slot.
+        Assign {
+            wanted: Vec<u32>,
+            alive: Vec<Vec<bool>>,
+        },
+        Settle {
+            seen: Vec<bool>,
+            seen_again: Vec<bool>,
+        },
+        Untrack {
+            named: Vec<bool>,
+        },
+        Pass {
+            ticks: u32,
+        },
     }
 
     const SLOTS: usize = 4;
@@ -333,7 +349,10 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let bits = || proptest::collection::vec(any::<bool>(), SLOTS);
         prop_oneof![
-            (proptest::collection::vec(0..4_u32, SLOTS), proptest::collection::vec(any::<bool>(), 4))
+            (
+                proptest::collection::vec(0..4_u32, SLOTS),
+                proptest::collection::vec(proptest::collection::vec(any::<bool>(), 4), SLOTS)
+            )
                 .prop_map(|(wanted, alive)| Step::Assign { wanted, alive }),
             (bits(), bits()).prop_map(|(seen, seen_again)| Step::Settle { seen, seen_again }),
             bits().prop_map(|named| Step::Untrack { named }),
@@ -361,11 +380,12 @@ mod tests {
                 match step {
                     Step::Pass { ticks } => now += ticks,
                     Step::Assign { wanted, alive } => {
-                        let alive = |id: BackendId| alive[id.index() as usize];
+                        let alive = |slot: usize, id: BackendId| alive[slot][id.index() as usize];
                         let wanted: Vec<_> = wanted
                             .into_iter()
                             .map(|index| BackendId::new(index, 0))
-                            .map(|id| if alive(id) { id } else { NONE })
+                            .enumerate()
+                            .map(|(slot, id)| if alive(slot, id) { id } else { NONE })
                             .collect();
                         if let Some(slots) = table.assign(&wanted, alive) {
                             table.commit(slots, now);
@@ -373,7 +393,7 @@ mod tests {
                         for (index, (old, new)) in before.iter().zip(table.slots()).enumerate() {
                             prop_assert_eq!(new.current(), wanted[index]);
                             let fallback = old.fallback();
-                            let kept = fallback.is_some() && alive(fallback);
+                            let kept = fallback.is_some() && alive(index, fallback);
                             prop_assert_eq!(new.fallback(), if kept { fallback } else { wanted[index] });
                             prop_assert!(new.is_tracked() || old == new || !kept);
                             if new.current() != old.current() {

@@ -1,5 +1,7 @@
 //! The status document from what the controller knows. Pure.
 
+mod drain;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
@@ -175,12 +177,8 @@ fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
         backend(view, pool, judged, slots, share(judged, slots))
     };
     let leaving = |judged: &Judged| {
-        let (wall, now) = view.now;
-        let until = judged.leaving?;
-        Some(Leaving {
-            address: judged.member.address,
-            until: rfc3339(wall + until.saturating_duration_since(now)),
-        })
+        judged.leaving?;
+        Some(Leaving { address: judged.member.address, drain: drain::drain(view, pool, judged)? })
     };
     PoolStatus {
         name: pool.name.clone(),
@@ -238,6 +236,7 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         address,
         weight: judged.weight,
         configured_weight: judged.configured,
+        drain: drain::drain(view, pool, judged),
         overrides: judged.overrides.iter().map(|word| (*word).to_owned()).collect(),
         effective_weight: judged.member.weight,
         state: state(judged.state).into(),

@@ -142,6 +142,25 @@ pub struct Sweep {
     pub deleted: u64,
 }
 
+/// Old flows of a backend that are cut although the backend lives: those of the first slots of a table. The backend
+/// must not be `current` or `fallback` there any more, so that none comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowCut {
+    /// The table.
+    pub table: u32,
+    /// The backend.
+    pub backend: BackendId,
+    /// The first slot of which flows stay.
+    pub below: u32,
+}
+
+impl FlowCut {
+    /// Whether it means this flow.
+    pub fn takes(&self, flow: &lb_common::Flow) -> bool {
+        flow.table == self.table && flow.backend == self.backend && flow.slot < self.below
+    }
+}
+
 /// Sums over all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
@@ -173,6 +192,9 @@ pub trait KernelTables: Send {
     fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError>;
     /// Deletes expired entries of the flow tables (`half_open` before `flows`) and reports what is left.
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError>;
+    /// Lets the entries of these flows expire; how many did. A packet that is under way may prolong one: it is met
+    /// by the next call.
+    fn cut(&mut self, cuts: &[FlowCut]) -> Result<u64, PlaneError>;
     /// Deletes expired exact entries and says how many are left.
     fn sweep_exact(&mut self, now: u32) -> Result<u64, PlaneError>;
     /// Sums of the per-CPU counters, for these service and backend indexes.

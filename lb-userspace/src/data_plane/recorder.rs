@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::PlaneError;
 use super::flows::{FlowSource, Listing, SeenFlow};
 use super::kernel::{
-    FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
+    FlowCut, FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
 };
 use super::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState, ProxyTraffic};
 use crate::model::Listen;
@@ -134,6 +134,20 @@ impl KernelTables for KernelRecorder {
 
     fn sweep(&mut self, _now: u32) -> Result<Sweep, PlaneError> {
         Ok(self.lock().sweep.clone())
+    }
+
+    fn cut(&mut self, cuts: &[FlowCut]) -> Result<u64, PlaneError> {
+        let expired = self.now().wrapping_sub(1);
+        let mut count = 0;
+        for (_, entry) in &mut self.lock().flows {
+            if let TrackedFlow::Flow(flow) = entry
+                && cuts.iter().any(|cut| cut.takes(flow))
+            {
+                flow.expires = expired;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     fn sweep_exact(&mut self, _now: u32) -> Result<u64, PlaneError> {

@@ -1,11 +1,12 @@
-//! A flow table as the controller sees it: it reads what the programs write, and frees what has expired.
+//! A flow table as the controller sees it: it reads what the programs write, and ends and frees entries.
 
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::path::Path;
 
 use aya::maps::MapData;
 use lb_common::flow_table::{self, Bucket, LANES, Place, Secret, WORDS};
-use lb_common::{FlowKey, HalfOpen};
+use lb_common::{Flow, FlowKey, HalfOpen};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::KernelError;
@@ -125,5 +126,17 @@ impl<V: Plain> FlowTable<V> {
         let (key, rest) = FlowKey::read_from_prefix(words.as_bytes()).ok()?;
         let (value, _) = V::read_from_prefix(rest).ok()?;
         Some(Found { key, value, bucket, lane, lanes })
+    }
+}
+
+impl FlowTable<Flow> {
+    /// Lets a flow's entry expire: from now on it counts as absent. `false`: a packet has changed it since it was
+    /// found. Nobody else frees entries of this table, so it is the same flow's still.
+    pub(super) fn expire(&self, found: &Found<Flow>, now: u32) -> bool {
+        /// The word of an entry that holds the last two fields of its flow.
+        const LAST: usize = (size_of::<FlowKey>() + offset_of!(Flow, expires)) / size_of::<u64>();
+        let first = flow_table::entry(found.bucket, found.lane) as usize * self.stride;
+        let word = |expires: u32| zerocopy::transmute!([expires, found.value.closing]);
+        self.entries.replace(first + LAST, word(found.value.expires), word(now.wrapping_sub(1)))
     }
 }

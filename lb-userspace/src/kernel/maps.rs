@@ -24,7 +24,7 @@ use super::syscall::Batch;
 use super::table::{PerCpu, Table};
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{
-    FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
+    FlowCut, FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
 };
 
 /// The pinned maps, open. Outlives the programs' owner: the controller holds it on its own thread.
@@ -157,6 +157,10 @@ impl KernelTables for Tables {
 
     fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError> {
         Ok(sweep::sweep(&self.flows.half_open, &self.flows.flows, now))
+    }
+
+    fn cut(&mut self, cuts: &[FlowCut]) -> Result<u64, PlaneError> {
+        Ok(sweep::cut(&self.flows.flows, cuts, self.now()))
     }
 
     fn sweep_exact(&mut self, now: u32) -> Result<u64, PlaneError> {

@@ -6,7 +6,7 @@ use lb_common::{BackendId, Flow, FlowKey, HalfOpen, ticks};
 
 use super::flow_table::FlowTable;
 use super::table::Plain;
-use crate::data_plane::kernel::Sweep;
+use crate::data_plane::kernel::{FlowCut, Sweep};
 
 /// What both kinds of entry have.
 trait Entry: Plain {
@@ -86,4 +86,13 @@ fn count<V: Entry>(report: &mut Sweep, key: &FlowKey, entry: &V) {
 
 fn add<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u64>, key: K) {
     *counts.entry(key).or_default() += 1;
+}
+
+/// Lets flows expire whose backend lives; how many. Freeing them is left to the sweep, a tick later: a program may have
+/// seen one alive at the last moment.
+pub(super) fn cut(flows: &FlowTable<Flow>, cuts: &[FlowCut], now: u32) -> u64 {
+    let is_alive = |flow: &Flow| !ticks::is_past(flow.expires, now);
+    let taken =
+        flows.iter().filter(|found| is_alive(&found.value) && cuts.iter().any(|cut| cut.takes(&found.value)));
+    taken.filter(|found| flows.expire(found, now)).count() as u64
 }

@@ -161,6 +161,8 @@ pub struct BackendStatus {
     pub weight: u16,
     /// What the config file says; null: the file does not have the backend.
     pub configured_weight: Option<u16>,
+    /// While it drains; null: it does not.
+    pub drain: Option<DrainStatus>,
     /// What is not as the config file says: `added`, `weight`, `drain`.
     pub overrides: Vec<String>,
     /// After health, drain, backup, slow start and load.
@@ -223,8 +225,25 @@ pub struct LastCheck {
 pub struct Leaving {
     /// Where it listens.
     pub address: SocketAddr,
-    /// RFC 3339, UTC.
+    /// How long, and how many there are.
+    #[serde(flatten)]
+    pub drain: DrainStatus,
+}
+
+/// A backend that takes no new flows, and what is known of its old ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// RFC 3339, UTC: from then on they are cut, one after another.
     pub until: String,
+    /// RFC 3339, UTC: none is left.
+    pub ends: String,
+    /// Kernel planes: tracked entries at the last sweep; proxy: open connections, of UDP the clients.
+    pub flows: u64,
+    /// Whether these are all. Else there may be more, which have no entries: nobody can count them before their slots
+    /// have settled, which takes an idle time-out.
+    pub exact: bool,
+    /// Slots that such flows may be of.
+    pub slots: u64,
 }
 
 /// The answer of `sluice explain` and `GET /api/v1/explain`.

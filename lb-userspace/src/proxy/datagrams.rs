@@ -288,7 +288,7 @@ mod tests {
     use tokio::time::{Instant, timeout};
 
     use crate::data_plane::proxy::ProxyService;
-    use crate::model::{Affinity, Listen, Member, Protocol, Scheduler};
+    use crate::model::{Affinity, Cut, Listen, Member, Protocol, Scheduler};
     use crate::proxy::bind::{Socket, bind};
     use crate::proxy::counters::Counters;
     use crate::proxy::membership::Membership;
@@ -304,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_room_is_refused_and_nobody_is_evicted() {
         let backend = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let member = Member { address: backend.local_addr().unwrap(), weight: 1, keeps: true };
+        let member = Member { address: backend.local_addr().unwrap(), weight: 1, cut: Cut::NONE };
         let service = ProxyService {
             name: "dns".into(),
             pool: "dns".into(),

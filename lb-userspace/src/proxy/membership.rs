@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_common::hash::Seed;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::data_plane::proxy::ProxyService;
 use crate::maglev::{self, MaglevError};
-use crate::model::{Listen, Scheduler};
+use crate::model::{Cut, Listen, Scheduler};
 
 use super::counters::Counters;
 use super::schedule::Table;
@@ -31,8 +31,53 @@ pub(super) struct Membership {
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
     pub(super) counters: Counters,
-    /// Cancelled: every connection to it is reset.
-    pub(super) cut: CancellationToken,
+    /// Which connections to it are reset.
+    cut: watch::Sender<Cut>,
+}
+
+impl Backend {
+    fn new(address: SocketAddr, counters: Counters) -> Self {
+        Self { address, counters, cut: watch::Sender::new(Cut::NONE) }
+    }
+
+    /// For a new connection: which of them are reset together.
+    pub(super) fn rank() -> u8 {
+        rand::random_range(0..Cut::RANKS)
+    }
+
+    /// Whether a connection of this rank is to be reset.
+    pub(super) fn takes(&self, rank: u8) -> bool {
+        self.cut.borrow().takes(rank)
+    }
+
+    /// Waits until a connection of this rank is to be reset.
+    pub(super) fn cut(&self, rank: u8) -> impl Future<Output = ()> + 'static {
+        let mut cut = self.cut.subscribe();
+        async move {
+            // The backend is held by whoever waits, so the sender is.
+            let _ = cut.wait_for(|cut| cut.takes(rank)).await;
+        }
+    }
+
+    /// Resets every connection to it, for good.
+    pub(super) fn cut_all(&self) {
+        self.cut.send_replace(Cut::ALL);
+    }
+
+    /// Resets more connections, or lets those stay that are left.
+    fn set_cut(&self, cut: Cut) {
+        self.cut.send_if_modified(|old| {
+            let is_new = *old != cut && !old.is_all();
+            if is_new {
+                *old = cut;
+            }
+            is_new
+        });
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.borrow().is_all()
+    }
 }
 
 impl Membership {
@@ -47,12 +92,11 @@ impl Membership {
     ) -> Result<Self, MaglevError> {
         let old: HashMap<_, _> = old.iter().map(|backend| (backend.address, backend)).collect();
         let backends = service.members.iter().map(|member| match old.get(&member.address) {
-            Some(same) if member.keeps && !same.cut.is_cancelled() => Arc::clone(same),
-            other => Arc::new(Backend {
-                address: member.address,
-                counters: other.map_or_else(|| Counters::new(workers), |same| same.counters.clone()),
-                cut: CancellationToken::new(),
-            }),
+            Some(same) if !member.cut.is_all() && !same.is_cut() => Arc::clone(same),
+            other => {
+                let counters = other.map_or_else(|| Counters::new(workers), |same| same.counters.clone());
+                Arc::new(Backend::new(member.address, counters))
+            }
         });
         let table = match service.scheduler {
             Scheduler::RoundRobin => None,
@@ -68,10 +112,10 @@ impl Membership {
 
     /// Cuts the connections of `old` that must not go on under `self`.
     pub(super) fn cut_leavers(&self, old: &[Arc<Backend>]) {
-        let keeps: HashMap<_, _> =
-            self.service.members.iter().map(|member| (member.address, member.keeps)).collect();
-        for backend in old.iter().filter(|backend| !keeps.get(&backend.address).is_some_and(|&keeps| keeps)) {
-            backend.cut.cancel();
+        let cuts: HashMap<_, _> =
+            self.service.members.iter().map(|member| (member.address, member.cut)).collect();
+        for backend in old {
+            backend.set_cut(cuts.get(&backend.address).copied().unwrap_or(Cut::ALL));
         }
     }
 }

@@ -118,14 +118,14 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::Protocol;
+    use crate::model::{Cut, Protocol};
 
     use super::*;
 
     fn members(weights: &[u32]) -> Vec<Member> {
         (1..)
             .zip(weights)
-            .map(|(port, &weight)| Member { address: ([10, 0, 0, 1], port).into(), weight, keeps: true })
+            .map(|(port, &weight)| Member { address: ([10, 0, 0, 1], port).into(), weight, cut: Cut::NONE })
             .collect()
     }
 

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::counters::Shard;
+use super::membership::Backend;
 use super::registry::Entry;
 use super::target::{Choice, Target};
 use super::transfer::{End, relay};
@@ -35,7 +36,12 @@ pub(super) async fn serve(
     while tried.len() < TRIES {
         let Some(choice) = target.borrow_mut().pick(address, &tried) else { break };
         let attempt = attempt(&client, &choice, counters, &entry, &worker);
-        let Some(Err(error)) = choice.backend.cut.run_until_cancelled(attempt).await else { return };
+        let outcome = tokio::select! {
+            biased;
+            () = choice.backend.cut(Backend::rank()) => return,
+            outcome = attempt => outcome,
+        };
+        let Err(error) = outcome else { return };
         tracing::debug!(backend = %choice.backend.address, %error, "cannot connect");
         choice.backend.counters.shard(worker.index).fail();
         tried.push(choice.backend.address);

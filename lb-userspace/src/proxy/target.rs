@@ -67,7 +67,7 @@ impl Target {
     /// Cuts every connection of the membership, on all workers.
     pub(super) fn cut_all(&self) {
         for backend in &self.membership.backends {
-            backend.cut.cancel();
+            backend.cut_all();
         }
     }
 }

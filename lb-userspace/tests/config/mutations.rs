@@ -84,6 +84,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     (DAEMON, "log", "\"info\"", &[NO_TEXT, &["\"inof\"", "\"a=b=c\""]]),
     (DAEMON, "log_format", "\"text\"", &[NO_TEXT, &["\"xml\""]]),
     (DAEMON, "drain_timeout", "\"1s\"", &[NO_TIME]),
+    (DAEMON, "drain_spread", "\"1s\"", &[NO_TIME]),
     (DAEMON, "watch", "false", &[NO_TRUTH]),
     (DAEMON, "checks_at_once", "256", &[NO_NUMBER, &["0", "65537"]]),
     (ADMIN, "socket", "\"/a\"", &[NO_PATH]),

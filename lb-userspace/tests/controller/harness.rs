@@ -31,6 +31,7 @@ pub const C: &str = "10.0.0.3:80";
 pub const WEB: &str = r#"
 [daemon]
 drain_timeout = "30s"
+drain_spread = "0s"
 
 [[service]]
 name = "web"

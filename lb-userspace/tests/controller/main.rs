@@ -5,6 +5,7 @@ mod harness;
 
 mod adoption;
 mod changes;
+mod drain;
 mod failures;
 mod flows;
 mod health;

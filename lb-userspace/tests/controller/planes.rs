@@ -11,7 +11,7 @@ use lb_userspace::controller::request::{BackendChange, RequestError};
 use lb_userspace::data_plane::kernel::{KernelCounters, Sweep, TrackedFlow};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyTraffic};
 use lb_userspace::model::status::InterfacePlane;
-use lb_userspace::model::{Listen, Plane, Protocol};
+use lb_userspace::model::{Cut, Listen, Plane, Protocol};
 use lb_userspace::network::Link;
 use tokio::time::sleep;
 
@@ -105,15 +105,15 @@ async fn a_new_backend_has_no_flows_before_its_interface_has_a_program() {
 async fn the_proxy_is_told_of_health_too() {
     let world = World::start(&WEB.replace("table_size", "scheduler = \"round_robin\"\ntable_size")).await;
     let members = |world: &World| world.proxy.state().services[&web()].members.clone();
-    assert!(members(&world).iter().all(|member| member.weight > 0 && member.keeps));
+    assert!(members(&world).iter().all(|member| member.weight > 0 && member.cut == Cut::NONE));
     world.down(A).await;
-    assert_eq!((members(&world)[0].weight, members(&world)[0].keeps), (0, true));
+    assert_eq!((members(&world)[0].weight, members(&world)[0].cut), (0, Cut::NONE));
     world.pass(Duration::from_secs(11)).await;
-    assert!(!members(&world)[0].keeps);
+    assert!(members(&world)[0].cut.is_all());
     let actions = world.proxy.take_actions();
     assert!(actions.iter().all(|action| matches!(action, ProxyAction::Update { .. })), "{actions:?}");
     world.up(A).await;
-    assert!(members(&world)[0].keeps && members(&world)[0].weight > 0);
+    assert!(members(&world)[0].cut == Cut::NONE && members(&world)[0].weight > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,8 +127,8 @@ async fn udp_is_proxied_beside_tcp_and_loses_a_failed_backend_at_once() {
     assert_eq!(service(web()).idle_timeout, Duration::from_secs(3600));
     assert_eq!(service(dns).idle_timeout, Duration::from_secs(30));
     world.down(A).await;
-    assert!(service(web()).members[0].keeps, "within its grace");
-    assert!(!service(dns).members[0].keeps);
+    assert!(service(web()).members[0].cut == Cut::NONE, "within its grace");
+    assert!(service(dns).members[0].cut.is_all());
 
     let counted = ProxyTraffic { packets: 5, bytes: 50, ..ProxyTraffic::default() };
     world.proxy.set_traffic(dns, counted, [(address(A), counted)].into());

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane};
-use lb_userspace::model::{Member, Scheduler};
+use lb_userspace::model::{Cut, Member, Scheduler};
 use lb_userspace::proxy::Splice;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -24,7 +24,7 @@ fn an_update_cuts_only_what_it_must() {
     let [on_a, on_b, on_c] = &mut clients;
 
     // a is drained, b has failed for good, c stays.
-    let failed = Member { address: b.address, weight: 0, keeps: false };
+    let failed = Member { address: b.address, weight: 0, cut: Cut::ALL };
     setup.update(service(Scheduler::RoundRobin, &[member(a.address, 0), failed, member(c.address, 1)]));
     assert_reset(on_b);
     ping(on_a).unwrap();
@@ -43,6 +43,43 @@ fn an_update_cuts_only_what_it_must() {
     assert_eq!(&names, b"bc");
     back.iter_mut().for_each(|client| ping(client).unwrap());
     assert_eq!(setup.backend_traffic(b.address).new_connections, 2, "counters outlive a failure");
+}
+
+#[test]
+fn a_cut_takes_a_share_and_leaves_the_others_alone_until_it_goes_on_or_for_ever() {
+    let (a, b) = (Echo::start(b'a'), Echo::start(b'b'));
+    let mut setup = Setup::over(&[member(a.address, 1)]);
+    let mut clients: Vec<_> = (0..200).map(|_| setup.client()).collect();
+    assert!(clients.iter_mut().all(|client| who(client) == b'a'));
+    let start = Instant::now();
+    let share = |part: u64| Cut::at(start, Duration::from_secs(8), start + Duration::from_secs(part));
+    let open = |setup: &Setup| setup.backend_traffic(a.address).connections as usize;
+    let mut cut = |part| {
+        let drained = Member { address: a.address, weight: 0, cut: share(part) };
+        setup.update(service(Scheduler::RoundRobin, &[drained, member(b.address, 1)]));
+        // The connection of each worker that is cut ends a moment later.
+        let mut last = (open(&setup), Instant::now());
+        while last.1.elapsed() < Duration::from_millis(300) {
+            if open(&setup) != last.0 {
+                last = (open(&setup), Instant::now());
+            }
+            thread::yield_now();
+        }
+        clients.retain_mut(|client| ping(client).is_ok());
+        assert_eq!(clients.len(), last.0, "who is not counted is reset, and nobody else");
+        clients.len()
+    };
+    assert_eq!(cut(0), 200);
+    // Five standard deviations of a binomial.
+    let quarter = cut(2);
+    assert!((119..=181).contains(&quarter), "{quarter} of 200 stay after a quarter");
+    let half = cut(4);
+    assert!((65..=135).contains(&half) && half < quarter, "{half} of 200 stay after half");
+    assert_eq!(cut(4), half, "the same share are the same connections");
+    assert_eq!(cut(0), half, "the drain was taken back");
+    let again = cut(6);
+    assert!(again < half && again > 0, "{again}");
+    assert_eq!(cut(8), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use lb_common::Port;
 use lb_common::hash::{Tuple, slot};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService, ProxyTraffic};
 use lb_userspace::maglev;
-use lb_userspace::model::{Affinity, Listen, Member, Protocol, Scheduler};
+use lb_userspace::model::{Affinity, Cut, Listen, Member, Protocol, Scheduler};
 use lb_userspace::proxy::Proxy;
 
 use crate::harness::{DEADLINE, Echo, SEED, Setup, member, service, vip, who};
@@ -255,7 +255,7 @@ fn an_update_cuts_only_what_it_must() {
     let [on_a, on_b, on_c] = &clients;
 
     // a is drained, b has failed, c stays.
-    let failed = Member { address: b.address, weight: 0, keeps: false };
+    let failed = Member { address: b.address, weight: 0, cut: Cut::ALL };
     setup.update(service(Scheduler::RoundRobin, &[member(a.address, 0), failed, member(c.address, 1)]));
     assert_eq!([on_a, on_b, on_c].map(|client| client.ask(b"who?", &all)), *b"acc");
     assert_eq!(Client::of(&setup).ask(b"who?", &all), b'c');

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService, ProxyTraffic};
-use lb_userspace::model::{Affinity, Listen, Member, Protocol, Scheduler};
+use lb_userspace::model::{Affinity, Cut, Listen, Member, Protocol, Scheduler};
 use lb_userspace::proxy::{Proxy, Splice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -24,7 +24,7 @@ pub fn vip(protocol: Protocol) -> Listen {
 }
 
 pub fn member(address: SocketAddr, weight: u32) -> Member {
-    Member { address, weight, keeps: true }
+    Member { address, weight, cut: Cut::NONE }
 }
 
 pub fn service(scheduler: Scheduler, members: &[Member]) -> ProxyService {

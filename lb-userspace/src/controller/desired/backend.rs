@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::agent::Agent;
 use super::slow_start;
 use crate::model::status::{AgentStatus, LastCheck};
-use crate::model::{self, BackendState, Check, Grace, Member, Order, Protocol, SlowStart};
+use crate::model::{self, BackendState, Check, Cut, Grace, Member, Order, Protocol, SlowStart};
 
 /// What is known of one backend.
 #[derive(Clone, Debug)]
@@ -82,10 +82,15 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// Whether its old flows of a protocol may stay. UDP flows do not outlive a failure: no reset would tell their
+    /// Which of its old flows of a protocol may not stay. UDP flows do not outlive a failure: no reset would tell their
     /// clients that the backend does not hear them.
+    pub fn cut(&self, protocol: Protocol) -> Cut {
+        if protocol == Protocol::Udp && self.failed { Cut::ALL } else { self.member.cut }
+    }
+
+    /// Whether any of its old flows of a protocol may stay.
     pub fn keeps(&self, protocol: Protocol) -> bool {
-        self.member.keeps && (protocol == Protocol::Tcp || !self.failed)
+        !self.cut(protocol).is_all()
     }
 }
 
@@ -123,6 +128,11 @@ impl Record {
         }
     }
 
+    /// When its old flows begin to be cut, removed or drained.
+    fn dismissed(&self) -> Option<Instant> {
+        self.leaving().or(self.drain)
+    }
+
     /// What of a backend that is present is not as the file says.
     fn overrides(&self) -> Vec<&'static str> {
         let weight = self.configured.is_some() && self.weight.is_some();
@@ -154,10 +164,12 @@ impl Record {
         &self,
         grace: Grace,
         slow_start: &SlowStart,
+        drain_spread: Duration,
         now: Instant,
     ) -> impl Iterator<Item = Instant> {
         let rises = self.rising.and_then(|since| slow_start::next_step(slow_start, since, now));
-        [self.leaving(), self.drain, self.cut_at(grace), rises].into_iter().flatten()
+        let cuts = self.dismissed().and_then(|deadline| Cut::next(deadline, drain_spread, now));
+        [cuts, self.cut_at(grace), rises].into_iter().flatten()
     }
 
     /// Until its slow start ends.
@@ -190,7 +202,7 @@ impl Record {
     pub(super) fn judge(
         &self,
         check: &Check,
-        grace: Grace,
+        (grace, drain_spread): (Grace, Duration),
         slow_start: &SlowStart,
         spare: bool,
         now: Instant,
@@ -198,12 +210,20 @@ impl Record {
         let cut_by_failure = self.cut_at(grace).is_some_and(|at| at <= now);
         let old_flows = if cut_by_failure { "old flows were moved" } else { "old flows stay" };
         let leaving = self.leaving();
-        let dismissed = leaving.or(self.drain).is_some_and(|until| until <= now);
+        let cut = match self.dismissed() {
+            _ if cut_by_failure => Cut::ALL,
+            Some(deadline) => Cut::at(deadline, drain_spread, now),
+            None => Cut::NONE,
+        };
+        let until_then = match self.dismissed() {
+            _ if cut.is_all() => "were moved",
+            Some(deadline) if deadline <= now => "are being cut, one after another",
+            _ => "stay until the deadline",
+        };
         let (state, reason) = if leaving.is_some() {
-            (BackendState::Draining, "removed from the pool; old flows stay until the deadline".to_owned())
+            (BackendState::Draining, format!("removed from the pool; old flows {until_then}"))
         } else if self.drain.is_some() {
-            let flows = if dismissed || cut_by_failure { "were moved" } else { "stay until the deadline" };
-            (BackendState::Draining, format!("drained by an operator; old flows {flows}"))
+            (BackendState::Draining, format!("drained by an operator; old flows {until_then}"))
         } else if self.weight() == 0 {
             let whose = if self.weight.is_some() { "set at run time" } else { "in the config" };
             (BackendState::Maintenance, format!("weight 0 {whose}; {old_flows}"))
@@ -259,7 +279,7 @@ impl Record {
         };
         let weight = if self.is_fit(check) && !spare { self.effective(slow_start, now) } else { 0 };
         Judged {
-            member: Member { address: self.address, weight, keeps: !dismissed && !cut_by_failure },
+            member: Member { address: self.address, weight, cut },
             weight: self.weight(),
             whole_weight: self.whole_weight(),
             state,

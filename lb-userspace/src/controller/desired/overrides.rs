@@ -118,7 +118,7 @@ impl Pools {
         for (name, pool) in &mut self.pools {
             for record in &mut pool.records {
                 if matches!(record.presence, Presence::Leaving(_)) && !has_flows(name, record.address) {
-                    record.presence = Presence::Leaving(now);
+                    record.presence = Presence::Absent;
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::controller::flows::Entries;
 use crate::controller::kernel_state::Identities;
 use crate::data_plane::PlaneError;
 use crate::data_plane::flows::FlowSource;
-use crate::data_plane::kernel::{KernelTables, Sweep};
+use crate::data_plane::kernel::{FlowCut, KernelTables, Sweep};
 use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState};
 
 /// The kernel planes with all that is known of their maps.
@@ -23,6 +23,8 @@ pub(super) struct Kernel {
     pub(super) sweep: Sweep,
     /// Idle time-out of each table, in ticks.
     pub(super) idle: BTreeMap<u32, u32>,
+    /// The last cuts within a drain.
+    cuts: Vec<FlowCut>,
 }
 
 impl Kernel {
@@ -32,7 +34,18 @@ impl Kernel {
         identities: Identities,
         sweep: Sweep,
     ) -> Self {
-        Self { tables: Some(tables), confirmed, identities, sweep, idle: BTreeMap::new() }
+        Self { tables: Some(tables), confirmed, identities, sweep, idle: BTreeMap::new(), cuts: Vec::new() }
+    }
+
+    /// Takes in the cuts that drains ask for; those of them that are new, and find entries.
+    pub(super) fn new_cuts(&mut self, cuts: Vec<FlowCut>) -> Vec<FlowCut> {
+        let entries = &self.sweep.by_backend;
+        let is_new = |cut: &&FlowCut| {
+            !self.cuts.contains(cut) && entries.get(&cut.backend).is_some_and(|entries| *entries > 0)
+        };
+        let new = cuts.iter().filter(is_new).copied().collect();
+        self.cuts = cuts;
+        new
     }
 
     /// What is in the flow tables now, to be looked at without the controller.

@@ -17,7 +17,7 @@ use crate::controller::proxy_state;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::KernelState;
 use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
-use crate::model::{Listen, Service};
+use crate::model::{Cut, Listen, Service};
 use crate::network::Facts;
 use lb_common::{NextHop, SocketKey, Station};
 
@@ -221,7 +221,8 @@ async fn apply_once(
     desired.state.stations = stations;
     kernel.idle = desired.idle;
     let actions = plan(&kernel.confirmed.applied, &desired.state);
-    if actions.is_empty() {
+    let cuts = kernel.new_cuts(desired.cuts);
+    if actions.is_empty() && cuts.is_empty() {
         return (desired.incomplete, desired.errors);
     }
     let (services, backends, mut errors) = (desired.clear_services, desired.clear_backends, desired.errors);
@@ -239,6 +240,10 @@ async fn apply_once(
                 }
             }
             confirmed.apply_all(tables, &actions, &mut errors);
+            // Where a table was not swapped, its slots would bring the flows back.
+            if errors.is_empty() && !cuts.is_empty() {
+                errors.extend(tables.cut(&cuts).err());
+            }
             errors
         })
         .await;
@@ -265,9 +270,11 @@ fn log_changes(old: &Fold, new: &Fold) {
         for now in judged {
             let before =
                 old.get(pool).and_then(|old| old.iter().find(|o| o.member.address == now.member.address));
-            if before
-                .is_none_or(|before| before.state != now.state || before.member.keeps != now.member.keeps)
-            {
+            if before.is_none_or(|before| {
+                before.state != now.state
+                    || (before.member.cut == Cut::NONE) != (now.member.cut == Cut::NONE)
+                    || before.member.cut.is_all() != now.member.cut.is_all()
+            }) {
                 let backend = now.member.address;
                 tracing::info!(pool, %backend, state = ?now.state, weight = now.member.weight, "{}", now.reason);
             }

@@ -31,6 +31,8 @@ pub(super) struct Client {
     /// When the last datagram passed, either way.
     active: Cell<Instant>,
     end: CancellationToken,
+    /// Of the cuts of its backend.
+    rank: u8,
 }
 
 /// Whether an error of [`Client::send`] says no more than that this datagram cannot be sent now: the queue is
@@ -52,7 +54,8 @@ impl Client {
             socket: UdpSocket::from_std(socket.into())?,
             idle: choice.patience.idle,
             active: Cell::new(Instant::now()),
-            end: backend.cut.child_token(),
+            end: CancellationToken::new(),
+            rank: Backend::rank(),
         })
     }
 
@@ -99,12 +102,15 @@ impl Client {
 
     /// Whether it has ended, by an error or with its backend.
     pub(super) fn is_cut(&self) -> bool {
-        self.end.is_cancelled()
+        self.end.is_cancelled() || self.backend.takes(self.rank)
     }
 
     /// Waits for that.
     pub(super) async fn cut(&self) {
-        self.end.cancelled().await;
+        tokio::select! {
+            () = self.end.cancelled() => {}
+            () = self.backend.cut(self.rank) => {}
+        }
     }
 
     /// Waits until no datagram has passed for the idle time-out.
