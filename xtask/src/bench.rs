@@ -22,6 +22,8 @@ pub(crate) enum Bench {
     /// The daemon killed at every call into the kernel, while it starts, takes over, reloads and stops, in namespaces
     /// [--help]
     Crash(Passed),
+    /// Adaptive weights beside static ones, over three backends of which one is slow, in namespaces [--help]
+    Weights(Passed),
 }
 
 /// What the benchmark itself reads.
@@ -63,6 +65,11 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
             rights::namespaces().map_err(|reason| anyhow!(reason))?;
             daemon::build()?;
             ("crash_points", passed)
+        }
+        Bench::Weights(passed) => {
+            rights::namespaces().map_err(|reason| anyhow!(reason))?;
+            daemon::build()?;
+            ("bench_weights", passed)
         }
     };
     let mut command = process::cargo(&process::own_cargo());
