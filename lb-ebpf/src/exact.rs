@@ -196,3 +196,17 @@ fn lives(claim: &Claim, now: u32) -> bool {
 const fn was_extended_lately(expires: u32, wanted: u32) -> bool {
     wanted.wrapping_sub(expires) < ticks::SECOND
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_moved_on_at_most_once_a_second() {
+        for expires in [0, 1000, u32::MAX - 3] {
+            let was_lately = |later: u32| was_extended_lately(expires, expires.wrapping_add(later));
+            assert!(was_lately(0) && was_lately(1) && was_lately(ticks::SECOND - 1));
+            assert!(!was_lately(ticks::SECOND) && !was_lately(100 * ticks::SECOND));
+        }
+    }
+}

@@ -1,8 +1,13 @@
 //! The packet table on the host's walk.
 
-use lb_common::Counter;
+use std::collections::HashMap;
+
+use lb_common::{Counter, Traffic};
 use lb_ebpf::host::Frame;
 use lb_ebpf::process;
+use lb_testbed::cases::{chosen, client};
+use lb_testbed::segment::{ACK, PSH, SYN, Tcp};
+use lb_testbed::world::{Web, World};
 use lb_testbed::{cases, segment};
 
 /// Any time; close to where the ticks wrap.
@@ -46,4 +51,62 @@ fn forwarded_frames_have_right_checksums() {
             segment::verify_checksums(out).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         }
     }
+}
+
+/// Over all services, or backends.
+fn sum(traffic: &HashMap<u32, Traffic>) -> Traffic {
+    let mut sum = Traffic::default();
+    for one in traffic.values() {
+        sum.packets += one.packets;
+        sum.bytes += one.bytes;
+        sum.new_flows += one.new_flows;
+        sum.drops += one.drops;
+        sum.reply_packets += one.reply_packets;
+        sum.reply_bytes += one.reply_bytes;
+    }
+    sum
+}
+
+#[test]
+fn what_goes_through_is_counted_by_service_and_by_backend() {
+    let mut drops = 0;
+    for case in cases::all() {
+        let model = case.world.model(NOW);
+        let verdict = process(&mut Frame::new(&case.frame), &model);
+        let services = sum(&model.service_traffic.borrow());
+        let backends = sum(&model.backend_traffic.borrow());
+        let went = |counter| u64::from(verdict.counter == counter);
+        let name = case.name;
+        assert_eq!(Traffic { drops: 0, ..services }, backends, "{name}");
+        assert_eq!(services.packets, went(Counter::Forwarded), "{name}");
+        assert_eq!(services.reply_packets, went(Counter::Replied), "{name}");
+        let bytes = services.bytes + services.reply_bytes;
+        // The frame may be padded.
+        let most = (services.packets + services.reply_packets) * case.frame.len() as u64;
+        assert!(bytes <= most && bytes + 14 >= most, "{name}: {bytes} of {most}");
+        assert!(services.new_flows <= services.packets, "{name}");
+        assert!(services.drops <= u64::from(verdict.counter.is_drop()), "{name}");
+        drops += services.drops;
+    }
+    assert!(drops > 20, "only {drops}");
+}
+
+#[test]
+fn packets_bytes_and_new_flows_add_up() {
+    let world = World::new();
+    let model = world.model(NOW);
+    let id = chosen(Web::V4, client());
+    let mut bytes = [0, 0];
+    for (flags, payload) in [(SYN, 0), (ACK, 0), (ACK | PSH, 7), (ACK, 100)] {
+        let frame = Tcp::new(client(), Web::V4.vip(), flags).payload(&vec![0; payload]).frame();
+        assert_eq!(process(&mut Frame::new(&frame), &model).counter, Counter::Forwarded);
+        bytes[0] += frame.len() as u64;
+        let frame = Tcp::new(Web::V4.endpoint(id), client(), ACK).payload(&vec![0; 2 * payload]).frame();
+        assert_eq!(process(&mut Frame::new(&frame), &model).counter, Counter::Replied);
+        bytes[1] += frame.len() as u64;
+    }
+    let [bytes, reply_bytes] = bytes;
+    let expected = Traffic { packets: 4, bytes, new_flows: 1, drops: 0, reply_packets: 4, reply_bytes };
+    assert_eq!(model.service_traffic.borrow().get(&Web::V4.id().index()), Some(&expected));
+    assert_eq!(model.backend_traffic.borrow().get(&id.index()), Some(&expected));
 }

@@ -211,6 +211,17 @@ fn foreign() -> Vec<Case> {
         dropped("an error that quotes another port", error(&other_port, 28)),
         dropped("an error that quotes no sequence number", error(&pair.outside, 27)),
         dropped("an error that quotes half a header", error(&pair.outside, 12)),
+        dropped("an error whose quoted sequence number is padding", {
+            let mut frame = error(&pair.outside, 27);
+            frame.extend([0; 18]);
+            frame
+        }),
+        dropped("an unknown message that quotes a reply", {
+            Icmp { kind: (4, 0), ..Icmp::too_long(from, vip.ip(), 1400, &quote(&pair.outside, 28)) }.frame()
+        }),
+        dropped("an unknown IPv6 message that quotes a reply", {
+            Icmp { kind: (5, 0), ..Icmp::too_long(from6, vip6, 1400, &quote(&pair6.outside, 48)) }.frame()
+        }),
         dropped("an error that quotes nothing", error(&pair.outside, 0)),
         dropped("an error that quotes a later fragment", edited(QUOTED + 7, 9)),
         dropped("an error that quotes a ping", edited(QUOTED + 9, 1)),
@@ -311,6 +322,12 @@ fn passed() -> Vec<Case> {
             Icmp::too_long(router(client_ip), host.ip(), 1400, &quote(&pair.inside, 28)).frame()
         }),
         Case::passed("a redirect for a client", Icmp { kind: (5, 1), ..error(&pair.inside) }.frame()),
+        Case::passed("an unknown IPv6 message about a request", {
+            let pair = of(Web::V6, request);
+            let (from, to) = (router(client6().ip()), client6().ip());
+            let error = Icmp::too_long(from, to, 1400, &quote(&pair.inside, 48));
+            Icmp { kind: (100, 0), ..error }.frame()
+        }),
         Case::passed("an error for a client that claims to take 68 bytes", {
             Icmp::too_long(router(client_ip), client_ip, 68, &quote(&pair.inside, 28)).frame()
         }),

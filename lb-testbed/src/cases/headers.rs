@@ -106,6 +106,10 @@ fn sources() -> Vec<Case> {
         let frame = Tcp::new(source, web.vip(), SYN).frame();
         Case::new(name, frame, Counter::ImpossibleSource)
     };
+    let host = |name, text: &str, web: Web| {
+        let source = SocketAddr::new(text.parse().expect("an address"), 40000);
+        Case::forwarded(name, &Tcp::new(source, web.vip(), SYN), web, chosen(web, source))
+    };
     vec![
         from("from the VIP itself", &web.vip().ip().to_string(), web),
         from("from the IPv6 VIP itself", &web6.vip().ip().to_string(), web6),
@@ -120,6 +124,9 @@ fn sources() -> Vec<Case> {
             let other = SocketAddr::from(([192, 0, 2, 150], 80));
             Tcp::new(SocketAddr::from(([127, 0, 0, 1], 40000)), other, SYN).frame()
         }),
+        host("from an IPv6 host that begins with two equal words", "0:1:0:1::1", web6),
+        host("from an IPv6 host with two equal words in the middle", "0:0:0:1:0:1:0:1", web6),
+        host("from an IPv6 host with zeroes before its number", "::2", web6),
         {
             let source = SocketAddr::from(([240, 0, 0, 1], 40000));
             Case::forwarded(
