@@ -125,3 +125,39 @@ pub struct Traffic {
     /// Their bytes, from the link header on.
     pub reply_bytes: u64,
 }
+
+/// One entry of the per-CPU handshake map, per backend: how the SYNs of clients fared that packets brought. Sockets of
+/// this host are not among them: their packets do not pass here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Handshakes {
+    /// SYNs that were forwarded, retransmissions included.
+    pub syns: u64,
+    /// SYN-ACKs that went back, retransmissions included.
+    pub accepted: u64,
+    /// Resets that answered a SYN and went back: nobody listens.
+    pub refused: u64,
+}
+
+/// A step of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// A client's SYN.
+    Syn,
+    /// A backend's SYN-ACK.
+    Accepted,
+    /// A backend's reset.
+    Refused,
+}
+
+impl Handshakes {
+    /// Adds one.
+    #[inline(always)]
+    pub const fn count(&mut self, step: Handshake) {
+        match step {
+            Handshake::Syn => self.syns += 1,
+            Handshake::Accepted => self.accepted += 1,
+            Handshake::Refused => self.refused += 1,
+        }
+    }
+}

@@ -27,7 +27,7 @@ pub mod ticks;
 
 pub use address::{Address, Mac, Port, SocketKey};
 pub use backend::{Backend, BackendId, NextHop};
-pub use counters::{Counter, Traffic};
+pub use counters::{Counter, Handshake, Handshakes, Traffic};
 pub use exact::{Claim, Exact, ExactKey};
 pub use flow::{Flow, FlowKey, HalfOpen};
 pub use peer::{Peer, PeerKey};

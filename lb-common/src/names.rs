@@ -90,6 +90,8 @@ pub const GONE: u32 = 0;
 pub const MAP_SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// Backend index -> per-CPU `Traffic`.
 pub const MAP_BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// Backend index -> per-CPU `Handshakes`.
+pub const MAP_HANDSHAKES: &str = "HANDSHAKES";
 /// Kind of answer -> per-CPU tokens. Written by the programs.
 pub const MAP_ANSWERS: &str = "ANSWERS";
 /// 0 -> [`PROGRAM_XDP_RARE`]. Written by the loader.
@@ -128,6 +130,7 @@ pub const MAPS: &[&str] = &[
     MAP_COUNTERS,
     MAP_SERVICE_TRAFFIC,
     MAP_BACKEND_TRAFFIC,
+    MAP_HANDSHAKES,
     MAP_ANSWERS,
     MAP_RARE_XDP,
     MAP_RARE_TC,

@@ -5,8 +5,8 @@ use core::mem::{align_of, offset_of, size_of};
 use core::net::SocketAddr;
 
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey,
-    Port, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
+    Address, Backend, BackendId, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop,
+    Peer, PeerKey, Port, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
 };
 use zerocopy::IntoBytes;
 
@@ -30,6 +30,7 @@ fn sizes_and_alignments() {
         ("Exact", size_of::<Exact>(), align_of::<Exact>(), 24, 4),
         ("Vip", size_of::<Vip>(), align_of::<Vip>(), 52, 4),
         ("Traffic", size_of::<Traffic>(), align_of::<Traffic>(), 48, 8),
+        ("Handshakes", size_of::<Handshakes>(), align_of::<Handshakes>(), 24, 8),
     ];
     for (name, size, alignment, expected_size, expected_alignment) in layouts {
         assert_eq!((size, alignment), (expected_size, expected_alignment), "{name}");

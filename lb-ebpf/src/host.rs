@@ -11,8 +11,9 @@ use std::vec::Vec;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
-    Peer, PeerKey, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
+    Handshake, Handshakes, NextHop, Peer, PeerKey, Service, ServiceId, Slot, SocketKey, Station, Traffic,
+    Vip,
 };
 use zerocopy::IntoBytes;
 
@@ -161,6 +162,8 @@ pub struct Model {
     pub service_traffic: RefCell<HashMap<u32, Traffic>>,
     /// Traffic by backend index.
     pub backend_traffic: RefCell<HashMap<u32, Traffic>>,
+    /// Handshakes by backend index.
+    pub handshakes: RefCell<HashMap<u32, Handshakes>>,
 }
 
 /// A hash table of bounded size that refuses when full.
@@ -379,6 +382,10 @@ impl Tables for Model {
         direction.count(services.entry(service.index()).or_default(), bytes);
         let mut backends = self.backend_traffic.borrow_mut();
         direction.count(backends.entry(backend.index()).or_default(), bytes);
+    }
+
+    fn count_handshake(&self, backend: BackendId, step: Handshake) {
+        self.handshakes.borrow_mut().entry(backend.index()).or_default().count(step);
     }
 
     fn note(&self, event: Counter) {

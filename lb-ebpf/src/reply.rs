@@ -164,6 +164,9 @@ fn send<F: Family, P: Packet, T: Tables>(
     };
     nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
     tables.count(service.id, backend, Direction::Reply, network.end as u32);
+    if let Some(step) = segment.step() {
+        tables.count_handshake(backend, step);
+    }
     Ok(Verdict::reply(hop.ifindex))
 }
 

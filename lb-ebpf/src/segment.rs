@@ -1,6 +1,6 @@
 //! What the walk needs to know of a TCP segment or a UDP datagram.
 
-use lb_common::{Counter, Port};
+use lb_common::{Counter, Handshake, Port};
 
 use crate::headers::{Tcp, Udp};
 use crate::packet::Packet;
@@ -102,6 +102,20 @@ impl Segment {
     #[inline(always)]
     pub const fn is_syn_ack(self) -> bool {
         self.flags & (SYN | ACK) == SYN | ACK
+    }
+
+    /// What a backend's segment says of a handshake. A reset that answers a SYN has no number of its own and
+    /// acknowledges one (RFC 9293 §3.10.7.1); any other comes from a connection that there was.
+    #[inline(always)]
+    pub const fn step(self) -> Option<Handshake> {
+        if self.flags & (SYN | RST) == 0 {
+            return None;
+        }
+        match (self.is_syn_ack(), self.flags & (RST | ACK) == RST | ACK && self.seq == 0) {
+            (true, _) => Some(Handshake::Accepted),
+            (false, true) => Some(Handshake::Refused),
+            (false, false) => None,
+        }
     }
 
     /// A reset.

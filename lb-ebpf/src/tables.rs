@@ -3,8 +3,8 @@
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
-    Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
+    Handshake, NextHop, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
 };
 
 use crate::exact;
@@ -183,6 +183,8 @@ pub trait Tables {
 
     /// Counts a packet of `bytes` for its service and backend.
     fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, bytes: u32);
+    /// Counts a step of a handshake for its backend.
+    fn count_handshake(&self, backend: BackendId, step: Handshake);
     /// Counts what happened on a packet's way, [`Counter::is_event`].
     fn note(&self, event: Counter);
     /// Counts a dropped packet for its service.

@@ -2,7 +2,7 @@
 
 use lb_common::hash::{self, Tuple};
 use lb_common::service::{SOURCE_AFFINITY, VIP_MARKER, vip_of};
-use lb_common::{Address, Backend, Counter, FlowKey, Port, Service, ServiceId, SocketKey};
+use lb_common::{Address, Backend, Counter, FlowKey, Handshake, Port, Service, ServiceId, SocketKey};
 
 use crate::checksum::Sum;
 use crate::family::{Family, Network, Side, V4, V6};
@@ -154,6 +154,9 @@ fn forward<F: Family, P: Packet, T: Tables>(
     }
     nat::translate::<F, P>(packet, at.l3, at.l4, &to)?;
     tables.count(service.id, id, Direction::Forward { new_flow }, network.end as u32);
+    if segment.is_syn() {
+        tables.count_handshake(id, Handshake::Syn);
+    }
     Ok(Verdict::forward(backend.hop.ifindex))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::{Counter, Traffic};
+use lb_common::{Counter, Handshakes, Traffic};
 use lb_ebpf::host::Frame;
 use lb_ebpf::process;
 use lb_testbed::cases::{chosen, client};
@@ -109,4 +109,18 @@ fn packets_bytes_and_new_flows_add_up() {
     let expected = Traffic { packets: 4, bytes, new_flows: 1, drops: 0, reply_packets: 4, reply_bytes };
     assert_eq!(model.service_traffic.borrow().get(&Web::V4.id().index()), Some(&expected));
     assert_eq!(model.backend_traffic.borrow().get(&id.index()), Some(&expected));
+}
+
+#[test]
+fn the_steps_of_handshakes_are_counted_by_backend() {
+    let (frames, id) = cases::handshakes();
+    let model = World::new().model(NOW);
+    let mut expected = Handshakes::default();
+    for (name, frame, step) in frames {
+        process(&mut Frame::new(&frame), &model);
+        step.into_iter().for_each(|step| expected.count(step));
+        let counted = model.handshakes.borrow().get(&id.index()).copied();
+        assert_eq!(counted, Some(expected), "{name}");
+    }
+    assert_eq!(model.handshakes.borrow().len(), 1);
 }

@@ -58,6 +58,10 @@ pub struct Setup {
     pub timeout: &'static str,
     /// Further services of the config.
     pub services: &'static str,
+    /// `pool.health.check`.
+    pub check: &'static str,
+    /// Further keys of the pool.
+    pub pool: &'static str,
 }
 
 impl Setup {
@@ -76,15 +80,18 @@ impl Setup {
             interval: "500ms",
             timeout: "500ms",
             services: "",
+            check: "tcp",
+            pool: "",
         }
     }
 
     /// The config with these backends, each an address and a weight.
     pub fn config(&self, backends: &[(SocketAddr, u16)]) -> String {
-        let Self { flows, vips, drain_timeout, down_grace, interval, timeout, services, .. } = self;
+        let Self { flows, vips, drain_timeout, down_grace, interval, timeout, services, check, pool, .. } =
+            self;
         let check = match self.program {
             Some(_) => format!("check = \"http\"\nport = {HEALTH_PORT}"),
-            None => "check = \"tcp\"".to_owned(),
+            None => format!("check = {check:?}"),
         };
         let spread =
             self.drain_spread.map(|spread| format!("drain_spread = \"{spread}\"\n")).unwrap_or_default();
@@ -100,7 +107,7 @@ impl Setup {
             "[daemon]\ndrain_timeout = \"{drain_timeout}\"\n{spread}\
              [kernel]\nplane = \"{plane}\"\nflows = {flows}\n\
              [[service]]\nname = \"{SERVICE}\"\nlisten = [{}]\npool = \"{POOL}\"\ndown_grace = \"{down_grace}\"\n{services}\
-             [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n\
+             [[pool]]\nname = \"{POOL}\"\ntable_size = 4099\n{pool}\
              [pool.health]\n{check}\ninterval = \"{interval}\"\ntimeout = \"{timeout}\"\nrise = 2\nfall = 2\n{}",
             listen.join(", "),
             backends.collect::<String>()

@@ -37,9 +37,9 @@ mod trouble;
 use std::net::SocketAddr;
 
 use lb_common::hash::{self, Tuple};
-use lb_common::{BackendId, Counter, ExactKey, FlowKey, Port, ServiceId};
+use lb_common::{BackendId, Counter, ExactKey, FlowKey, Handshake, Port, ServiceId};
 
-use crate::segment::Tcp;
+use crate::segment::{ACK, RST, SYN, Tcp};
 use crate::world::{BACKEND_SIDE, CLIENT_SIDE, GATEWAY, SEED, SLOTS, Web, World, mac};
 
 /// One row.
@@ -87,6 +87,29 @@ pub fn all() -> Vec<Case> {
 /// Rows of one frame in very many forms: too many for what only wants an example of everything.
 pub fn sweeps() -> Vec<Case> {
     sweeps::cases()
+}
+
+/// What a frame is, the frame, and the step of a handshake that it is counted as.
+pub type Step = (&'static str, Vec<u8>, Option<Handshake>);
+
+/// Frames of one flow after another in the usual world; and the backend that all of them are for.
+pub fn handshakes() -> (Vec<Step>, BackendId) {
+    let web = Web::V4;
+    let id = chosen(web, client());
+    let to_web = |flags| Tcp::new(client(), web.vip(), flags);
+    let from_backend = |flags| Tcp::new(web.endpoint(id), client(), flags);
+    let frames = vec![
+        ("a SYN", to_web(SYN), Some(Handshake::Syn)),
+        ("a SYN with data", to_web(SYN).payload(b"early"), Some(Handshake::Syn)),
+        ("a SYN-ACK", from_backend(SYN | ACK), Some(Handshake::Accepted)),
+        ("the client's ACK", to_web(ACK), None),
+        ("the client's RST", to_web(RST | ACK).numbers(0, 1), None),
+        ("a RST that answers a SYN", from_backend(RST | ACK).numbers(0, 1001), Some(Handshake::Refused)),
+        ("a RST of a connection", from_backend(RST | ACK).numbers(77, 1001), None),
+        ("a RST that answers an ACK", from_backend(RST).numbers(0, 0), None),
+        ("data whose number is 0", from_backend(ACK).numbers(0, 1001), None),
+    ];
+    (frames.into_iter().map(|(name, packet, step)| (name, packet.frame(), step)).collect(), id)
 }
 
 /// The usual IPv4 client.

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use lb_common::{Address, BackendId, Counter, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, names};
+use lb_common::{
+    Address, BackendId, Counter, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop, names,
+};
 use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
 use lb_userspace::data_plane::PlaneError;
@@ -234,6 +236,15 @@ impl Loaded {
     /// The kernel refuses.
     pub fn has_exact_hint(&self, backend: BackendId) -> Result<bool> {
         Ok(self.exact_hints.get(&backend.index(), 0)? != 0)
+    }
+
+    /// What was counted of the handshakes of a backend.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn handshakes(&mut self, backend: BackendId) -> Result<Handshakes> {
+        let index = backend.index();
+        Ok(self.plane.tables.counters(&[], &[index])?.handshakes.remove(&index).unwrap_or_default())
     }
 
     /// Runs a program on a frame once.

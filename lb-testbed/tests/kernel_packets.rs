@@ -1,11 +1,12 @@
 //! The packet table on the loaded programs, which must agree with the host's walk byte for byte.
 
 use anyhow::{Context, Result};
-use lb_common::{Counter, Exact};
+use lb_common::{Counter, Exact, Handshakes};
 use lb_ebpf::host::Frame;
 use lb_ebpf::process;
 use lb_testbed::cases::{self, Case};
 use lb_testbed::loaded::{Hook, Loaded};
+use lb_testbed::world::World;
 
 fn check(loaded: &mut Loaded, hook: Hook, case: &Case) -> Result<()> {
     let now = loaded.now();
@@ -66,4 +67,22 @@ fn xdp_agrees_with_the_host() -> Result<()> {
 #[test]
 fn tc_agrees_with_the_host() -> Result<()> {
     agrees(Hook::Tc)
+}
+
+#[test]
+fn the_steps_of_handshakes_are_counted_by_backend() -> Result<()> {
+    let mut loaded = Loaded::new()?;
+    let (frames, id) = cases::handshakes();
+    let mut expected = Handshakes::default();
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let now = loaded.now();
+        loaded.become_world(&World::new(), now)?;
+        for (name, frame, step) in &frames {
+            loaded.run(hook, frame)?;
+            step.iter().for_each(|step| expected.count(*step));
+            let counted = loaded.handshakes(id)?;
+            anyhow::ensure!(counted == expected, "{hook:?}, {name}: {counted:?}, not {expected:?}");
+        }
+    }
+    Ok(())
 }

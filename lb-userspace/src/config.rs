@@ -15,6 +15,7 @@ mod expand;
 mod file;
 mod health;
 mod http;
+mod outlier;
 pub mod problem;
 mod proxied;
 mod questions;

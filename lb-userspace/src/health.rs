@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::status::LastCheck;
 use crate::model::{self, Check, Report};
+pub use probe::is_local;
 use task::Task;
 
 /// One backend to check.

@@ -4,6 +4,7 @@ mod agent;
 mod cut;
 pub mod flows;
 mod health;
+mod outlier;
 mod overrides;
 mod phase;
 pub mod status;
@@ -19,6 +20,7 @@ use serde::Serialize;
 pub use agent::{Condition, Order, Report};
 pub use cut::Cut;
 pub use health::{Agent, Check, Exec, Grpc, Health, Http, Udp};
+pub use outlier::Outlier;
 pub use overrides::Override;
 pub use phase::Phase;
 pub use tls::{Tls, Trust};
@@ -47,6 +49,8 @@ pub struct Service {
     pub tracking: Tracking,
     /// What TCP's maximum segment size is lowered to on kernel planes, 536 to 65495; none: it stays.
     pub mss: Option<u32>,
+    /// What new flows meet while no backend is fit.
+    pub all_down: AllDown,
     /// How long a failed backend keeps its old flows.
     pub down_grace: Grace,
     /// Idle time-outs.
@@ -167,6 +171,26 @@ pub enum Tracking {
     Always,
 }
 
+/// What new flows meet while no backend is fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllDown {
+    /// Nobody.
+    Refuse,
+    /// All backends that are down: one of them may be better than its check says.
+    ServeAll,
+}
+
+impl AllDown {
+    /// As the config says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::ServeAll => "serve_all",
+        }
+    }
+}
+
 /// How long a failed backend keeps its old flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grace {
@@ -225,6 +249,8 @@ pub struct Pool {
     pub slow_start: SlowStart,
     /// How backends are checked.
     pub health: Health,
+    /// When a backend is ejected for what its clients met; none: never.
+    pub outlier: Option<Outlier>,
     /// In config order; addresses are unique within the pool.
     pub backends: Vec<Backend>,
 }

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
-    Service, ServiceId, Slot, SocketKey, Station, Vip,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
+    Handshake, NextHop, Service, ServiceId, Slot, SocketKey, Station, Vip,
 };
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::process;
@@ -309,6 +309,7 @@ impl<'a> Tables for InFlight<'a> {
         false
     }
     fn count(&self, _service: ServiceId, _backend: BackendId, _direction: Direction, _bytes: u32) {}
+    fn count_handshake(&self, _backend: BackendId, _step: Handshake) {}
     fn note(&self, _event: Counter) {}
     fn count_drop(&self, _service: &Service) {}
 }

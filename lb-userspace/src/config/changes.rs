@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{Adaptive, Check, Grace, Health, Http, Pool, Service, Tls, Trust, Weights};
+use crate::model::{Adaptive, Check, Grace, Health, Http, Outlier, Pool, Service, Tls, Trust, Weights};
 
 use super::problem::{Fault, Problem};
 use super::{Config, Interfaces, PlaneChoice};
@@ -166,6 +166,7 @@ fn service(service: &Service) -> Settings {
         ("affinity", lower(service.affinity)),
         ("mss", service.mss.map_or_else(|| "none".to_owned(), |mss| mss.to_string())),
         ("tracking", lower(service.tracking)),
+        ("all_down", service.all_down.name().to_owned()),
         ("down_grace", grace),
         ("timeouts.established", time(service.timeouts.established)),
         ("timeouts.closing", time(service.timeouts.closing)),
@@ -185,7 +186,17 @@ fn pool(pool: &Pool) -> Settings {
     }
     settings.insert("slow_start.time", time(pool.slow_start.time));
     settings.insert("slow_start.least", pool.slow_start.least.to_string());
+    settings.insert("outlier", pool.outlier.as_ref().map_or_else(|| "none".to_owned(), outlier));
     settings
+}
+
+fn outlier(outlier: &Outlier) -> String {
+    let Outlier { consecutive, share, volume, window, ejection, longest, most, panic } = outlier;
+    let (window, ejection, longest) = (time(*window), time(*ejection), time(*longest));
+    format!(
+        "{consecutive} in a row, or {share} % of {volume} within {window}: {ejection} to {longest}, {most} % at most, \
+         panic at {panic} %"
+    )
 }
 
 fn health(health: &Health) -> Settings {

@@ -35,6 +35,7 @@ pub(super) fn check(report: &Report<'_>, file: File) -> Read<Config> {
         }
     }
     endpoints(report, &file.kernel, &services, &by_name);
+    all_down(report, &services);
     capacities(report, &services, &pools);
 
     Ok(Config {
@@ -182,6 +183,20 @@ fn endpoints(
             ));
             let hint = "let both services use one pool, or write forward = \"proxy\" in one of them";
             report.fault(&format!("service[{index}].pool"), fault.hint(hint));
+        }
+    }
+}
+
+/// A pool has one set of tables for all its services.
+fn all_down(report: &Report<'_>, services: &[(usize, &Service)]) {
+    let mut first: HashMap<&str, &Service> = HashMap::new();
+    for (index, service) in services {
+        let other = *first.entry(service.pool.as_str()).or_insert(service);
+        if other.all_down != service.all_down {
+            let word = other.all_down.name();
+            let reason = format!("service {:?} of the same pool has {word:?}", other.name);
+            let hint = format!("write all_down = {word:?} here too, or give one of them a pool of its own");
+            report.fault(&format!("service[{index}].all_down"), Fault::new(reason).hint(hint));
         }
     }
 }

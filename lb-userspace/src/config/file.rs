@@ -6,11 +6,12 @@ use std::time::Duration;
 use lb_common::limits;
 
 use crate::model::{
-    Affinity, Announce, Backend, Fallback, Forward, Grace, Pool, Protocol, Scheduler, Service, Timeouts,
-    Tracking,
+    Affinity, AllDown, Announce, Backend, Fallback, Forward, Grace, Pool, Protocol, Scheduler, Service,
+    Timeouts, Tracking,
 };
 
 use super::health::health;
+use super::outlier::outlier;
 use super::problem::Fault;
 use super::report::Read;
 use super::scalar::{Scalar, word};
@@ -154,6 +155,7 @@ fn service(mut s: Section<'_, '_>) -> Read<Service> {
         let fault = Fault::new("means nothing here: only TCP has a maximum segment size");
         s.report.fault(&s.at("mss"), fault.hint("leave it out of a UDP service"));
     }
+    let all_down = s.or("all_down", AllDown::Refuse, word(words::ALL_DOWN));
     let down_grace = s.or("down_grace", Grace::For(Duration::from_secs(10)), values::grace);
     let timeouts = timeouts(s.section("timeouts"));
     s.later("route", "make one service and one pool for every listen address");
@@ -171,6 +173,7 @@ fn service(mut s: Section<'_, '_>) -> Read<Service> {
         affinity,
         tracking,
         mss: mss.ok().flatten(),
+        all_down,
         down_grace,
         timeouts,
     })
@@ -196,8 +199,8 @@ fn pool(mut s: Section<'_, '_>) -> Read<Pool> {
     let weights = weights(&mut s, table_size);
     let slow_start = slow_start(s.section("slow_start"));
     let health = health(s.section("health"));
+    let outlier = outlier(s.section("outlier"));
     let backends: Vec<Read<Backend>> = s.sections("backend").into_iter().map(backend).collect();
-    s.later("outlier", "take a failing backend out by its health check");
     s.later("breaker", "limit connections at the backends until then");
     s.finish();
     Ok(Pool {
@@ -207,6 +210,7 @@ fn pool(mut s: Section<'_, '_>) -> Read<Pool> {
         weights,
         slow_start,
         health,
+        outlier,
         backends: backends.into_iter().collect::<Result<_, _>>()?,
     })
 }

@@ -1,6 +1,6 @@
 //! The words that keys take, those of later versions with what to use until then.
 
-use crate::model::{Affinity, Announce, Fallback, Forward, Plane, Protocol, Scheduler, Tracking};
+use crate::model::{Affinity, AllDown, Announce, Fallback, Forward, Plane, Protocol, Scheduler, Tracking};
 
 use super::scalar::Word::{self, Is, Later};
 use super::{LogFormat, PlaneChoice};
@@ -46,6 +46,9 @@ pub(super) const ANNOUNCE: Words<Announce> = &[
 
 pub(super) const AFFINITY: Words<Affinity> =
     &[("none", Is(Affinity::None)), ("source", Is(Affinity::Source))];
+
+pub(super) const ALL_DOWN: Words<AllDown> =
+    &[("refuse", Is(AllDown::Refuse)), ("serve_all", Is(AllDown::ServeAll))];
 
 pub(super) const TRACKING: Words<Tracking> =
     &[("auto", Is(Tracking::Auto)), ("always", Is(Tracking::Always))];

@@ -15,13 +15,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use backend::Judged;
-use backend::{Presence, Record};
+use backend::{Circumstances, Presence, Record};
 pub use overrides::Clock;
 
+use super::outlier::{Attempts, Ejector};
 use super::request::{BackendChange, RequestError};
 use crate::config::Config;
 use crate::health::{Observation, Role, Target};
-use crate::model::{self, Check, Grace, Health, SlowStart, Weights};
+use crate::model::{self, AllDown, Check, Grace, Health, SlowStart, Weights};
 
 /// Every pool's backends, by pool name.
 pub type Fold = BTreeMap<String, Vec<Judged>>;
@@ -40,6 +41,9 @@ struct Pool {
     /// The shortest of the services that use it.
     grace: Grace,
     slow_start: SlowStart,
+    /// That of all services that use it.
+    all_down: AllDown,
+    ejector: Option<Ejector>,
     /// In config order, then those added at run time, then those that leave.
     records: Vec<Record>,
 }
@@ -60,9 +64,9 @@ impl Pools {
         let leave = now + self.drain_timeout;
         let mut old = std::mem::take(&mut self.pools);
         for pool in &config.pools {
-            let mut records = Vec::new();
+            let (mut records, mut ejector) = (Vec::new(), None);
             if let Some(old) = old.remove(&pool.name) {
-                records = old.records;
+                (records, ejector) = (old.records, old.ejector);
                 for record in &mut records {
                     // Without a check it counted as up; it goes on doing so until the first one.
                     record.health.assumed_up |= old.health.check == Check::None;
@@ -82,9 +86,16 @@ impl Pools {
             if pool.weights == Weights::Static {
                 records.iter_mut().for_each(|record| record.factor = 1.0);
             }
-            let grace = grace(config, &pool.name);
-            let (health, slow_start) = (pool.health.clone(), pool.slow_start.clone());
-            self.pools.insert(pool.name.clone(), Pool { health, grace, slow_start, records });
+            let (health, grace) = (pool.health.clone(), grace(config, &pool.name));
+            let all_down = config.services.iter().find(|service| service.pool == pool.name);
+            let all_down = all_down.map_or(AllDown::Refuse, |service| service.all_down);
+            let ejector = pool.outlier.map(|settings| match ejector {
+                Some(ejector) => ejector.with(settings),
+                None => Ejector::new(settings),
+            });
+            let slow_start = pool.slow_start.clone();
+            self.pools
+                .insert(pool.name.clone(), Pool { health, grace, slow_start, all_down, ejector, records });
         }
     }
 
@@ -152,6 +163,31 @@ impl Pools {
             (record.health.verdict, record.health.last_check) = (Some(up), Some(check));
         }
         record.health.reckon(now);
+        changed
+    }
+
+    /// The pools whose clients' connections are looked at.
+    pub fn watched(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = SocketAddr>)> {
+        let watched = self.pools.iter().filter(|(_, pool)| pool.ejector.is_some());
+        watched.map(|(name, pool)| (name.as_str(), pool.records.iter().map(|record| record.address)))
+    }
+
+    /// Takes in how many connections of clients there were, by pool and backend; whether anybody was ejected for it or
+    /// let back.
+    pub fn watch(
+        &mut self,
+        attempts: &BTreeMap<String, BTreeMap<SocketAddr, Attempts>>,
+        now: Instant,
+    ) -> bool {
+        let mut changed = false;
+        for (name, pool) in &mut self.pools {
+            let (Some(ejector), Some(attempts)) = (&mut pool.ejector, attempts.get(name)) else { continue };
+            let check = &pool.health.check;
+            let fit = pool.records.iter().filter(|record| record.is_fit(check));
+            let first_choice = fit.clone().any(|record| !record.is_backup());
+            let in_use = fit.filter(|record| !(first_choice && record.is_backup()));
+            changed |= ejector.look(attempts, &in_use.map(|record| record.address).collect(), now);
+        }
         changed
     }
 
@@ -274,27 +310,52 @@ impl Pools {
             .flat_map(|(pool, record)| {
                 record.deadlines(pool.grace, &pool.slow_start, self.drain_spread, now)
             });
+        let ejectors = self.pools.values().filter_map(|pool| pool.ejector.as_ref());
+        let deadlines = deadlines.chain(ejectors.flat_map(Ejector::deadlines));
         deadlines.filter(|deadline| *deadline > now).min()
     }
 
     /// Every backend with its state and what the planes are told of it.
     ///
     /// Backups take new flows only while no other backend of the pool does. A backend that failed loses its
-    /// new flows at once and its old ones after the grace; one that was removed or drained from its deadline on.
+    /// new flows at once and its old ones after the grace; one that was removed or drained from its deadline on; one
+    /// that is ejected keeps its old ones.
     pub fn fold(&self, now: Instant) -> Fold {
-        let judge = |pool: &Pool| {
-            let check = &pool.health.check;
-            let first_choice = |record: &Record| !record.is_backup() && record.is_fit(check);
-            let spare = pool.records.iter().any(first_choice);
-            let records = pool.records.iter().filter(|record| record.presence != Presence::Absent);
-            records
-                .map(|record| {
-                    let spare = spare && record.is_backup();
-                    record.judge(check, (pool.grace, self.drain_spread), &pool.slow_start, spare, now)
-                })
-                .collect()
+        let fold = |pool: &Pool| pool.fold(self.drain_spread, now);
+        self.pools.iter().map(|(name, pool)| (name.clone(), fold(pool))).collect()
+    }
+}
+
+impl Pool {
+    fn fold(&self, drain_spread: Duration, now: Instant) -> Vec<Judged> {
+        let check = &self.health.check;
+        let ejection = |record: &Record| self.ejector.as_ref()?.ejection(record.address, now);
+        let count = |is: &dyn Fn(&Record) -> bool| self.records.iter().filter(|record| is(record)).count();
+        let left = count(&|record| record.is_fit(check) && ejection(record).is_none());
+        let wanted = count(&|record| record.is_wanted());
+        let panic = self.ejector.as_ref().is_some_and(|ejector| ejector.panics(left, wanted));
+        let takes = |record: &Record| record.is_fit(check) && (panic || ejection(record).is_none());
+        let serve_all = self.all_down == AllDown::ServeAll && !self.records.iter().any(takes);
+        // A backup is spare while another backend takes new flows, or would have to.
+        let spare = match serve_all {
+            true => self.records.iter().any(|record| !record.is_backup() && record.is_wanted()),
+            false => self.records.iter().any(|record| !record.is_backup() && takes(record)),
         };
-        self.pools.iter().map(|(name, pool)| (name.clone(), judge(pool))).collect()
+        let records = self.records.iter().filter(|record| record.presence != Presence::Absent);
+        let judge = |record: &Record| {
+            record.judge(&Circumstances {
+                check,
+                grace: self.grace,
+                drain_spread,
+                slow_start: &self.slow_start,
+                spare: spare && record.is_backup(),
+                ejection: ejection(record),
+                panic,
+                serve_all,
+                now,
+            })
+        };
+        records.map(judge).collect()
     }
 }
 

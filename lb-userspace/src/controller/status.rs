@@ -249,6 +249,9 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         bytes: 0,
         reply_packets: None,
         reply_bytes: 0,
+        handshakes: None,
+        failures: None,
+        timeouts: None,
         last_check: judged.last_check.clone(),
         agent: judged.agent.clone(),
     };
@@ -261,7 +264,14 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         status.flows += kernel.sweep.by_backend.get(&id).copied().unwrap_or(0);
         let protocol =
             kernel.confirmed.applied.backends.get(&id.index()).map(|entry| entry.endpoint().protocol);
-        if protocol == Some(u16::from(Protocol::Tcp.number())) || knows_udp_flows {
+        let is_tcp = protocol == Some(u16::from(Protocol::Tcp.number()));
+        if let Some(found) = kernel.counters.handshakes.get(&id.index()).filter(|_| is_tcp) {
+            let handshakes = status.handshakes.get_or_insert_default();
+            handshakes.syns += found.syns;
+            handshakes.accepted += found.accepted;
+            handshakes.refused += found.refused;
+        }
+        if is_tcp || knows_udp_flows {
             *status.new_flows.get_or_insert(0) += traffic.new_flows;
         }
         *status.packets.get_or_insert(0) += traffic.packets;
@@ -275,6 +285,8 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         if let Some(traffic) = traffic {
             status.flows += traffic.connections;
             *status.new_flows.get_or_insert(0) += traffic.new_connections;
+            *status.failures.get_or_insert(0) += traffic.failures;
+            *status.timeouts.get_or_insert(0) += traffic.timeouts;
             if listen.protocol == Protocol::Udp {
                 *status.packets.get_or_insert(0) += traffic.packets;
                 *status.reply_packets.get_or_insert(0) += traffic.reply_packets;

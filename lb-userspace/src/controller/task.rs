@@ -4,6 +4,7 @@
 //! `reconcile`: fold, place, plan, apply. Calls that block are made off the reactor.
 
 mod chores;
+mod clients;
 mod follow;
 mod inputs;
 mod keep;
@@ -51,6 +52,8 @@ pub struct Controller<P> {
     channels: Channels,
     chores: Chores,
     follow: Follow,
+    /// When the connections of clients are next looked at.
+    watch: Instant,
     retry: Option<Retry>,
 }
 
@@ -112,6 +115,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             self.retry.map(|retry| retry.at),
             self.kernel.is_ok().then(|| self.chores.next()),
             self.next_step(),
+            self.pools.watched().next().map(|_| self.watch),
         ];
         // Without any deadline an hour is as good as never.
         deadlines.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(3600))
@@ -124,6 +128,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         due |= self.retry.is_some_and(|retry| retry.at <= now);
         due |= self.do_chores(now).await;
         due |= self.follow(now).await;
+        due |= self.watch_clients(now).await;
         if due {
             self.reconcile().await;
         }

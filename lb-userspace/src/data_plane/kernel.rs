@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::{
-    Address, Backend, BackendId, Counter, Endpoint, NextHop, Service, Slot, SocketKey, Station, Traffic,
+    Address, Backend, BackendId, Counter, Endpoint, Handshakes, NextHop, Service, Slot, SocketKey, Station,
+    Traffic,
 };
 
 use super::PlaneError;
@@ -170,6 +171,8 @@ pub struct KernelCounters {
     pub services: BTreeMap<u32, Traffic>,
     /// By backend index; only indexes that were asked for.
     pub backends: BTreeMap<u32, Traffic>,
+    /// Likewise.
+    pub handshakes: BTreeMap<u32, Handshakes>,
 }
 
 /// An entry of the flow tables.

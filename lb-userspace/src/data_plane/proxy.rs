@@ -88,6 +88,8 @@ pub struct ProxyTraffic {
     pub failures: u64,
     /// TCP, of a backend: how long its connections took to open, in all.
     pub connecting: Duration,
+    /// TCP: those of a backend's failures that took longer than they may.
+    pub timeouts: u64,
 }
 
 /// What the proxy counted: by listen address, and within it by backend.

@@ -97,7 +97,7 @@ async fn ask(stream: TcpStream, endpoint: SocketAddr, check: &Check) -> Outcome 
 }
 
 /// Whether this host lacks what a connection needs: descriptors, memory, ports, the source address.
-pub(super) fn is_local(error: &io::Error) -> bool {
+pub fn is_local(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use lb_common::hash::Seed;
 use lb_common::service::VIP_MARKER;
 use lb_common::{
-    Address, Backend, Counter, Endpoint, FlowKey, NextHop, Service, Slot, SocketKey, Station, Traffic, Vip,
-    names, ticks,
+    Address, Backend, Counter, Endpoint, FlowKey, Handshakes, NextHop, Service, Slot, SocketKey, Station,
+    Traffic, Vip, names, ticks,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -44,6 +44,7 @@ pub struct Tables {
     counters: PerCpu,
     service_traffic: PerCpu,
     backend_traffic: PerCpu,
+    handshakes: PerCpu,
 }
 
 impl Tables {
@@ -66,6 +67,7 @@ impl Tables {
             counters: PerCpu::open(names::MAP_COUNTERS, maps)?,
             service_traffic: PerCpu::open(names::MAP_SERVICE_TRAFFIC, maps)?,
             backend_traffic: PerCpu::open(names::MAP_BACKEND_TRAFFIC, maps)?,
+            handshakes: PerCpu::open(names::MAP_HANDSHAKES, maps)?,
         })
     }
 
@@ -177,6 +179,7 @@ impl KernelTables for Tables {
         }
         for index in backends {
             sums.backends.insert(*index, self.backend_traffic.sum::<Traffic>(*index)?);
+            sums.handshakes.insert(*index, self.handshakes.sum::<Handshakes>(*index)?);
         }
         Ok(sums)
     }
@@ -187,6 +190,7 @@ impl KernelTables for Tables {
         }
         if let Some(index) = backend {
             self.backend_traffic.shift(index, names::GONE)?;
+            self.handshakes.shift(index, names::GONE)?;
         }
         Ok(())
     }

@@ -187,11 +187,31 @@ pub struct BackendStatus {
     pub reply_packets: Option<u64>,
     /// To clients.
     pub reply_bytes: u64,
+    /// How the SYNs of clients fared; null: no kernel plane serves it over TCP.
+    #[serde(default)]
+    pub handshakes: Option<HandshakeStatus>,
+    /// Proxy: connections to it that failed; null: it serves nobody there.
+    #[serde(default)]
+    pub failures: Option<u64>,
+    /// Proxy: those among them that took too long.
+    #[serde(default)]
+    pub timeouts: Option<u64>,
     /// The last health check; null before the first and with `check = "none"`.
     pub last_check: Option<LastCheck>,
     /// What its agent says; null before its first answer, and where there is none.
     #[serde(default)]
     pub agent: Option<AgentStatus>,
+}
+
+/// How the SYNs of clients fared at a backend, as far as packets pass this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakeStatus {
+    /// SYNs that were forwarded, retransmissions included. Sockets of this host are not among them.
+    pub syns: u64,
+    /// SYN-ACKs that came back, retransmissions included.
+    pub accepted: u64,
+    /// Resets that answered a SYN.
+    pub refused: u64,
 }
 
 /// What an agent says of its backend, beyond the backend's state: each figure as it was said last.

@@ -23,6 +23,7 @@ pub(super) struct Shard {
     failures: AtomicU64,
     /// Nanoseconds.
     connecting: AtomicU64,
+    timeouts: AtomicU64,
 }
 
 impl Counters {
@@ -50,6 +51,7 @@ impl Counters {
                 reply_packets: sum.reply_packets + shard.reply_packets.load(Relaxed),
                 failures: sum.failures + shard.failures.load(Relaxed),
                 connecting: sum.connecting + Duration::from_nanos(shard.connecting.load(Relaxed)),
+                timeouts: sum.timeouts + shard.timeouts.load(Relaxed),
             }
         })
     }
@@ -70,6 +72,11 @@ impl Shard {
     /// Counts what [`ProxyTraffic::failures`] says.
     pub(super) fn fail(&self) {
         self.failures.fetch_add(1, Relaxed);
+    }
+
+    /// Counts what [`ProxyTraffic::timeouts`] says.
+    pub(super) fn time_out(&self) {
+        self.timeouts.fetch_add(1, Relaxed);
     }
 
     /// Counts bytes from the client and bytes to it.

@@ -10,6 +10,8 @@ use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
+use crate::health::is_local;
+
 use super::counters::Shard;
 use super::membership::Backend;
 use super::registry::Entry;
@@ -43,7 +45,13 @@ pub(super) async fn serve(
         };
         let Err(error) = outcome else { return };
         tracing::debug!(backend = %choice.backend.address, %error, "cannot connect");
-        choice.backend.counters.shard(worker.index).fail();
+        if !is_local(&error) {
+            let shard = choice.backend.counters.shard(worker.index);
+            shard.fail();
+            if error.kind() == io::ErrorKind::TimedOut {
+                shard.time_out();
+            }
+        }
         tried.push(choice.backend.address);
     }
     counters.fail();

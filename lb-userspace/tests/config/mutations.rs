@@ -42,8 +42,9 @@ const KERNEL: Level = Level { header: "[kernel]", path: "kernel" };
 const SERVICE: Level = Level { header: "[[service]]", path: "service[0]" };
 const POOL: Level = Level { header: "[[pool]]", path: "pool[0]" };
 const HEALTH: Level = Level { header: "[pool.health]", path: "pool[0].health" };
+const OUTLIER: Level = Level { header: "[pool.outlier]", path: "pool[0].outlier" };
 const BACKEND: Level = Level { header: "[[pool.backend]]", path: "pool[0].backend[0]" };
-const LEVELS: [Level; 7] = [DAEMON, ADMIN, KERNEL, SERVICE, POOL, HEALTH, BACKEND];
+const LEVELS: [Level; 8] = [DAEMON, ADMIN, KERNEL, SERVICE, POOL, HEALTH, OUTLIER, BACKEND];
 
 /// Values that no string takes.
 const NO_TEXT: &[&str] = &["5", "true", "{}", "1.5", "1979-05-27", "[[1]]"];
@@ -113,6 +114,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     (SERVICE, "announce", "\"auto\"", &[NO_TEXT, &["\"ndp\"", "\"bgp\""]]),
     (SERVICE, "affinity", "\"none\"", &[NO_TEXT, &["\"cookie\""]]),
     (SERVICE, "tracking", "\"auto\"", &[NO_TEXT, &["\"Always\"", "\"never\""]]),
+    (SERVICE, "all_down", "\"refuse\"", &[NO_TEXT, &["\"serve\"", "\"Refuse\""]]),
     (SERVICE, "down_grace", "\"1s\"", &[NO_TIME, &["\"Forever\""]]),
     (SERVICE, "timeouts", "{}", &[&["5", "\"1h\"", "[]"]]),
     (POOL, "name", "\"p\"", &[NO_NAME]),
@@ -156,6 +158,14 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     (HEALTH, "timeout", "\"10ms\"", &[NO_TIME, &["\"0s\"", "\"364d\""]]),
     (HEALTH, "rise", "2", &[NO_NUMBER, &["0", "1001"]]),
     (HEALTH, "fall", "3", &[NO_NUMBER, &["0", "1001"]]),
+    (OUTLIER, "consecutive", "5", &[NO_NUMBER, &["0"]]),
+    (OUTLIER, "share", "50", &[NO_NUMBER, &["0", "101"]]),
+    (OUTLIER, "volume", "20", &[NO_NUMBER, &["0"]]),
+    (OUTLIER, "window", "\"10s\"", &[NO_TIME, &["\"0s\""]]),
+    (OUTLIER, "ejection", "\"30s\"", &[NO_TIME, &["\"0s\""]]),
+    (OUTLIER, "longest", "\"5m\"", &[NO_TIME, &["\"1s\""]]),
+    (OUTLIER, "most", "50", &[NO_NUMBER, &["101"]]),
+    (OUTLIER, "panic", "0", &[NO_NUMBER, &["101"]]),
     (BACKEND, "address", "\"10.0.0.1:80\"", &[NO_ADDRESS, &["[\"10.0.0.1:80\"]"]]),
     (BACKEND, "weight", "100", &[NO_NUMBER, &["65536"]]),
     (BACKEND, "backup", "false", &[NO_TRUTH]),
@@ -180,7 +190,7 @@ impl Mutations {
         }
         // Of a pool: before its first backend. The others may stand anywhere.
         let index = match level.header {
-            "[pool.health]" => self.header(&lines, BACKEND.header).unwrap_or(lines.len()),
+            "[pool.health]" | "[pool.outlier]" => self.header(&lines, BACKEND.header).unwrap_or(lines.len()),
             _ => lines.len(),
         };
         lines.insert(index, level.header.to_owned());
@@ -242,7 +252,6 @@ impl Mutations {
             ("[deamon]", "deamon"),
             ("[[services]]", "services"),
             ("[backend]", "backend"),
-            ("[pool.outlier]", "outlier"),
             ("[pool.breaker]", "breaker"),
             ("[pool.colour]", "colour"),
             ("[service.limits]", "limits"),

@@ -10,6 +10,7 @@ mod failures;
 mod flows;
 mod health;
 mod kept;
+mod outlier;
 mod ownership;
 mod planes;
 mod random;

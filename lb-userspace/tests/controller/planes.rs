@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lb_common::{Counter, FlowKey, HalfOpen, Port, SocketKey, Traffic, ticks};
+use lb_common::{Counter, FlowKey, HalfOpen, Handshakes, Port, SocketKey, Traffic, ticks};
 use lb_userspace::controller::Progress;
 use lb_userspace::controller::request::{BackendChange, RequestError};
 use lb_userspace::data_plane::kernel::{KernelCounters, Sweep, TrackedFlow};
@@ -221,6 +221,7 @@ async fn status_adds_up() {
         services: [(index, Traffic { packets, bytes: 1000, new_flows: 3, drops: 2, ..Traffic::default() })]
             .into(),
         backends: [(world.id(A).index(), Traffic { packets: 9, ..Traffic::default() })].into(),
+        handshakes: [(world.id(A).index(), Handshakes { syns: 8, accepted: 7, refused: 1 })].into(),
     };
     world.kernel.set_sweep(Sweep {
         by_service: [(index, 4)].into(),

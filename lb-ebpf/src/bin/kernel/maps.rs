@@ -12,8 +12,8 @@ use lb_common::flow_table::{self, Secret};
 use lb_common::hash::Seed;
 use lb_common::route::{Host, Routes};
 use lb_common::{
-    Address, Backend, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop, Peer, PeerKey,
-    Service, Slot, SocketKey, Station, Traffic, Vip, limits,
+    Address, Backend, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop, Peer,
+    PeerKey, Service, Slot, SocketKey, Station, Traffic, Vip, limits,
 };
 use lb_ebpf::guard::Guard;
 use lb_ebpf::rare::limiter::{self, Tokens};
@@ -171,6 +171,10 @@ pub static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries
 /// Backend index -> traffic.
 #[map]
 pub static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(limits::BACKENDS, 0);
+
+/// Backend index -> handshakes.
+#[map]
+pub static HANDSHAKES: PerCpuArray<Handshakes> = PerCpuArray::with_max_entries(limits::BACKENDS, 0);
 
 /// Kind of answer -> tokens for answers of the data path's own.
 #[map]

@@ -5,8 +5,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::hash::Seed;
 use lb_common::route::{self, Host, Routes};
 use lb_common::{
-    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
-    Service, ServiceId, Slot, SocketKey, Station, Vip, limits,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
+    Handshake, NextHop, Service, ServiceId, Slot, SocketKey, Station, Vip, limits,
 };
 use lb_ebpf::exact::Kind;
 use lb_ebpf::rare::limiter::Answer;
@@ -328,6 +328,14 @@ impl Tables for Maps {
         if let Some(traffic) = maps::BACKEND_TRAFFIC.get_ptr_mut(backend.index()) {
             // SAFETY: as above.
             direction.count(unsafe { &mut *traffic }, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn count_handshake(&self, backend: BackendId, step: Handshake) {
+        if let Some(handshakes) = maps::HANDSHAKES.get_ptr_mut(backend.index()) {
+            // SAFETY: this CPU's element; nobody else writes it.
+            unsafe { (*handshakes).count(step) }
         }
     }
 

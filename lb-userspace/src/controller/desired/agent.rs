@@ -41,9 +41,9 @@ impl Agent {
         u16::try_from(scaled).unwrap_or(u16::MAX)
     }
 
-    /// Whether it lets the backend take new flows.
+    /// Whether it lets the backend take new flows, if that can serve.
     pub(super) fn is_ready(&self) -> bool {
-        self.order == Order::Ready && self.down.is_none() && self.percent != Some(0)
+        self.order == Order::Ready && self.percent != Some(0)
     }
 
     /// What it has done to the weight, in words.

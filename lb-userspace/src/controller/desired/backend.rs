@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::agent::Agent;
 use super::slow_start;
+use crate::controller::outlier::Ejection;
 use crate::model::status::{AgentStatus, LastCheck};
 use crate::model::{self, BackendState, Check, Cut, Grace, Member, Order, Protocol, SlowStart};
 
@@ -50,6 +51,23 @@ pub(super) struct Health {
     pub(super) last_check: Option<LastCheck>,
     /// What its agent says.
     pub(super) agent: Agent,
+}
+
+/// What decides about a backend beside itself.
+pub(super) struct Circumstances<'p> {
+    pub(super) check: &'p Check,
+    pub(super) grace: Grace,
+    /// How long the cut of a drained one takes.
+    pub(super) drain_spread: Duration,
+    pub(super) slow_start: &'p SlowStart,
+    /// It is a backup that is not needed.
+    pub(super) spare: bool,
+    pub(super) ejection: Option<&'p Ejection>,
+    /// So few are left that ejections do not count.
+    pub(super) panic: bool,
+    /// Nobody is fit, and those that are down are served.
+    pub(super) serve_all: bool,
+    pub(super) now: Instant,
 }
 
 /// A backend with its state: what the planes are told of it and what `status` shows.
@@ -150,13 +168,14 @@ impl Record {
         }
     }
 
-    /// Whether it would take new flows if it were no backup.
+    /// Whether nobody has taken it out of service.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_present() && self.drain.is_none() && self.weight() > 0 && self.health.agent.is_ready()
+    }
+
+    /// Whether it would take new flows if it were no backup and not ejected.
     pub(super) fn is_fit(&self, check: &Check) -> bool {
-        self.is_present()
-            && self.drain.is_none()
-            && self.weight() > 0
-            && self.health.agent.is_ready()
-            && self.is_up(check) == Some(true)
+        self.is_wanted() && self.is_up(check) == Some(true)
     }
 
     /// Moments at which the judgement changes by itself; of those that lie before `now` one may be missing.
@@ -198,21 +217,17 @@ impl Record {
         }
     }
 
-    /// `spare`: a backup that is not needed.
-    pub(super) fn judge(
-        &self,
-        check: &Check,
-        (grace, drain_spread): (Grace, Duration),
-        slow_start: &SlowStart,
-        spare: bool,
-        now: Instant,
-    ) -> Judged {
-        let cut_by_failure = self.cut_at(grace).is_some_and(|at| at <= now);
+    pub(super) fn judge(&self, circumstances: &Circumstances<'_>) -> Judged {
+        let Circumstances { check, grace, slow_start, spare, ejection, panic, serve_all, now, .. } =
+            *circumstances;
+        let fit = self.is_fit(check);
+        let served_down = serve_all && self.is_wanted() && !fit && !spare;
+        let cut_by_failure = !served_down && self.cut_at(grace).is_some_and(|at| at <= now);
         let old_flows = if cut_by_failure { "old flows were moved" } else { "old flows stay" };
         let leaving = self.leaving();
         let cut = match self.dismissed() {
             _ if cut_by_failure => Cut::ALL,
-            Some(deadline) => Cut::at(deadline, drain_spread, now),
+            Some(deadline) => Cut::at(deadline, circumstances.drain_spread, now),
             None => Cut::NONE,
         };
         let until_then = match self.dismissed() {
@@ -227,6 +242,14 @@ impl Record {
         } else if self.weight() == 0 {
             let whose = if self.weight.is_some() { "set at run time" } else { "in the config" };
             (BackendState::Maintenance, format!("weight 0 {whose}; {old_flows}"))
+        } else if let Some(ejection) = ejection.filter(|_| fit) {
+            let time = humantime::format_duration(ejection.time);
+            let why = &ejection.why;
+            match (panic, serve_all) {
+                (true, _) => (BackendState::Up, format!("{why}; not ejected, since too few others are left")),
+                (_, true) => (BackendState::Up, format!("{why}; not ejected, since nobody else is left")),
+                _ => (BackendState::Down, format!("ejected for {time}: {why}; old flows stay")),
+            }
         } else {
             let agent = &self.health.agent;
             match (self.is_up(check), &self.health.last_check) {
@@ -269,7 +292,10 @@ impl Record {
                 (Some(true), _) => (BackendState::Up, "the health check passes".to_owned()),
             }
         };
-        let reason = if self.factor < 1.0 && state == BackendState::Up && !spare {
+        let takes = if serve_all { self.is_wanted() } else { fit && (panic || ejection.is_none()) };
+        let reason = if served_down {
+            format!("{reason}; takes new flows all the same, since all are down")
+        } else if self.factor < 1.0 && state == BackendState::Up && takes && !spare {
             format!(
                 "{reason}; has {:.0} % of its weight, since it is slower or busier than others",
                 self.factor * 100.0
@@ -277,14 +303,14 @@ impl Record {
         } else {
             reason
         };
-        let weight = if self.is_fit(check) && !spare { self.effective(slow_start, now) } else { 0 };
+        let weight = if takes && !spare { self.effective(slow_start, now) } else { 0 };
         Judged {
             member: Member { address: self.address, weight, cut },
             weight: self.weight(),
             whole_weight: self.whole_weight(),
             state,
             reason,
-            failed: self.health.down_since.is_some(),
+            failed: self.health.down_since.is_some() && !served_down,
             leaving,
             drain: self.drain,
             configured: self.configured.as_ref().map(|backend| backend.weight),

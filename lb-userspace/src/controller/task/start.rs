@@ -97,6 +97,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             channels,
             chores: Chores::new(now),
             follow: Follow::new(now),
+            watch: now,
             retry: None,
         };
         controller.placements = controller.place(&controller.config, &controller.fold);
