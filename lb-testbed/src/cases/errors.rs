@@ -216,6 +216,11 @@ fn foreign() -> Vec<Case> {
             frame.extend([0; 18]);
             frame
         }),
+        dropped("an IPv6 error that quotes another version", {
+            let mut frame = Icmp::too_long(from6, vip6, 1400, &quote(&pair6.outside, 48)).frame();
+            frame[14 + 40 + 8] = 0x45;
+            frame
+        }),
         dropped("an unknown message that quotes a reply", {
             Icmp { kind: (4, 0), ..Icmp::too_long(from, vip.ip(), 1400, &quote(&pair.outside, 28)) }.frame()
         }),

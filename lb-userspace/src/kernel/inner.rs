@@ -5,6 +5,7 @@
 //! map by id takes CAP_SYS_ADMIN, which opening a pin does not. The pin is made before the update and the old
 //! one removed after it, so whatever moment the process dies at, the map in place has a pin.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, MapError, MapType};
@@ -66,10 +67,7 @@ impl MapOfMaps {
             .and_then(Map::new)
             .map_err(|error| KernelError::map(name, &error))?;
         let this = Self { name, outer, pins, value_size };
-        for pin in bpffs::names(&this.pins)? {
-            let parsed =
-                pin.split_once('-').and_then(|(table, id)| Some((table.parse().ok()?, id.parse().ok()?)));
-            let Some((table, id)) = parsed else { continue };
+        for (table, id) in this.pinned()? {
             let in_place: Option<u32> = this
                 .id(table)
                 .map_err(|error| KernelError::Map { map: error.object, reason: error.reason })?;
@@ -80,9 +78,23 @@ impl MapOfMaps {
         Ok(this)
     }
 
-    /// How many inner maps there may be.
-    pub(super) fn capacity(&self) -> u32 {
-        self.outer.entries
+    /// The tables that have an array, in order.
+    ///
+    /// By their pins: before Linux 6.8 every look at a place waits for an RCU grace period (`bpf_map_copy_value` in
+    /// kernel/bpf/syscall.c), and there are thousands of places.
+    pub(super) fn placed(&self) -> Result<BTreeSet<u32>, PlaneError> {
+        let pinned = self.pinned().map_err(|error| PlaneError::new(format!("map {}", self.name), error))?;
+        Ok(pinned.into_iter().map(|(table, _)| table).collect())
+    }
+
+    /// Table and map id of every pin of an inner map.
+    fn pinned(&self) -> Result<Vec<(u32, u32)>, KernelError> {
+        let names = bpffs::names(&self.pins)?;
+        let parse = |name: &String| {
+            let (table, id) = name.split_once('-')?;
+            Some((table.parse().ok()?, id.parse().ok()?))
+        };
+        Ok(names.iter().filter_map(parse).collect())
     }
 
     /// The words of a table's array, the value in the first bytes of each; `None`: its place is empty.

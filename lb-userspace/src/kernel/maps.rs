@@ -136,7 +136,7 @@ impl KernelTables for Tables {
             state.backends.extend(live.map(|(index, backend)| (*index, *backend)));
             Ok(())
         })?;
-        for table in 0..self.tables.capacity() {
+        for table in self.tables.placed()? {
             if let Some(words) = self.tables.read(table)? {
                 state.tables.insert(table, words.into_iter().map(Slot).collect());
             }
