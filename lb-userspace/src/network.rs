@@ -147,6 +147,24 @@ impl Network {
         outcome
     }
 
+    /// Has the kernel ask anew for the neighbour that a silent target is reached by: it may have another MAC address.
+    /// Only those that are kept resolved for us; nothing where there is no such neighbour.
+    ///
+    /// # Errors
+    /// The kernel refuses (CAP_NET_ADMIN), or cannot be asked.
+    pub async fn renew(&self, target: IpAddr) -> Result<(), NetworkError> {
+        let key = {
+            let tables = self.mirror.lock();
+            facts::neighbour_of(&tables, target).filter(|key| {
+                tables.neighbours.get(key).is_some_and(|entry| entry.managed && entry.resolved().is_some())
+            })
+        };
+        match key {
+            Some(key) => neighbours::renew(&self.requests.handle, key).await,
+            None => Ok(()),
+        }
+    }
+
     /// Where the traffic of these addresses (VIPs and backends) passes: for `kernel.interfaces = "auto"`.
     pub fn interfaces_for(&self, ips: &BTreeSet<IpAddr>) -> Vec<ChosenInterface> {
         facts::interfaces_for(&self.mirror.lock(), ips)

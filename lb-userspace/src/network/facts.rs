@@ -70,6 +70,13 @@ pub(super) fn wanted(tables: &Tables, targets: &BTreeSet<IpAddr>) -> BTreeSet<(u
     wanted
 }
 
+/// The neighbour that packets to a target go to first.
+pub(super) fn neighbour_of(tables: &Tables, target: IpAddr) -> Option<(u32, IpAddr)> {
+    let hops = way(tables, target).ok()?;
+    let hop = hops.iter().find(|hop| is_up(tables, hop.interface))?;
+    Some((hop.interface, hop.gateway.unwrap_or(target)))
+}
+
 /// The interfaces that traffic of these addresses passes, each with the reason; never loopback.
 ///
 /// They are those that the routes to the addresses use, those that hold one of them, and those of the

@@ -68,6 +68,17 @@ pub(super) async fn keep(handle: &Handle, key: (u32, IpAddr)) -> Result<(), Netw
     put(handle, key, marks).await
 }
 
+/// Has the kernel forget what it knows of this neighbour, and ask for it anew: it would go on sending to a MAC address
+/// that nobody has any more for up to a minute (`base_reachable_time`, and then the probes).
+pub(super) async fn renew(handle: &Handle, key: (u32, IpAddr)) -> Result<(), NetworkError> {
+    match delete(handle, key).await {
+        Ok(()) => {}
+        Err(error) if is_gone(&error) => {}
+        Err(error) => return Err(error),
+    }
+    keep(handle, key).await
+}
+
 /// Has the kernel resolve this neighbour once. An update without the managed flag takes it away: this is how
 /// a neighbour is given up, too.
 pub(super) async fn use_once(handle: &Handle, key: (u32, IpAddr)) -> Result<(), NetworkError> {
@@ -101,25 +112,32 @@ pub async fn release() -> Result<usize, NetworkError> {
     let requests = Requests::open()?;
     let tables = requests.dump().await?;
     let mut released = 0;
-    for ((interface, ip), _) in tables.neighbours.iter().filter(|(_, entry)| entry.ours) {
-        let mut message = NeighbourMessage::default();
-        message.header.family = match ip {
-            IpAddr::V4(_) => rtnetlink::packet_route::AddressFamily::Inet,
-            IpAddr::V6(_) => rtnetlink::packet_route::AddressFamily::Inet6,
-        };
-        message.header.ifindex = *interface;
-        message.attributes.push(NeighbourAttribute::Destination((*ip).into()));
-        let deleted = requests.handle.neighbours().del(message).execute().await;
-        match deleted.map_err(|error| {
-            NetworkError::netlink(format!("deleting neighbour {ip} on {}", tables.name(*interface)), &error)
-        }) {
+    for (key, _) in tables.neighbours.iter().filter(|(_, entry)| entry.ours) {
+        match delete(&requests.handle, *key).await {
             Ok(()) => released += 1,
             // Its interface went away meanwhile, and the entry with it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(released)
+}
+
+async fn delete(handle: &Handle, (interface, ip): (u32, IpAddr)) -> Result<(), NetworkError> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match ip {
+        IpAddr::V4(_) => rtnetlink::packet_route::AddressFamily::Inet,
+        IpAddr::V6(_) => rtnetlink::packet_route::AddressFamily::Inet6,
+    };
+    message.header.ifindex = interface;
+    message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+    handle.neighbours().del(message).execute().await.map_err(|error| {
+        NetworkError::netlink(format!("deleting neighbour {ip} on interface {interface}"), &error)
+    })
+}
+
+fn is_gone(error: &NetworkError) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 #[cfg(test)]

@@ -157,7 +157,10 @@ impl Daemon {
             receiver
         });
         let observer = (observer, config.borrow().daemon.checks_at_once);
-        supervisor.spawn("health", tasks::check(wanted_targets, facts.clone(), observer, stop.clone()));
+        supervisor.spawn(
+            "health",
+            tasks::check(wanted_targets, facts.clone(), observer, Arc::clone(&network), stop.clone()),
+        );
         let resolve = tasks::resolve(wanted_once, Arc::clone(&network), stop.clone());
         supervisor.spawn("neighbours", resolve);
         supervisor.spawn("vips", vips::keep(wanted_vips, facts, Arc::clone(&network), stop.clone()));

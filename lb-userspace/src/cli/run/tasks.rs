@@ -1,7 +1,8 @@
 //! The tasks between the parts. Each runs until it is told to stop; one whose channel is closed waits for that
 //! too, since the task at the other end has ended early and is the one to name.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controller::task::Controller;
-use crate::health::{Checker, Observation, Target};
+use crate::health::{Checker, Observation, Role, Target};
 use crate::network::{Facts, Network, Reached};
 use crate::state::{self, Saved, Snapshot, Store};
 use crate::supervisor::Outcome;
@@ -43,14 +44,18 @@ pub(super) async fn attach(
     outcome
 }
 
-/// Checks the backends that the controller wants checked, and those at once that the network has lost.
+/// Checks the backends that the controller wants checked, and those at once that the network has lost. Of one that
+/// falls silent the neighbour is asked for anew.
 pub(super) async fn check(
     mut targets: watch::Receiver<Vec<Target>>,
     mut facts: watch::Receiver<Facts>,
     (observations, at_once): (mpsc::Sender<Observation>, u32),
+    network: Arc<Network>,
     stop: CancellationToken,
 ) -> Outcome {
-    let mut checker = Checker::start(observations, at_once as usize);
+    let (observer, mut observed) = mpsc::channel(observations.max_capacity());
+    let mut checker = Checker::start(observer, at_once as usize);
+    let mut silent = Silent::default();
     let mut reached = Reached::default();
     checker.set_targets(targets.borrow_and_update().clone());
     facts.mark_changed();
@@ -63,7 +68,42 @@ pub(super) async fn check(
                 ways.lost.iter().for_each(|(host, why)| checker.lose(*host, why));
                 ways.regained.iter().for_each(|host| checker.recheck(*host));
             }
+            Some(observation) = observed.recv() => {
+                if silent.falls(&observation, &targets.borrow())
+                    && let Err(error) = network.renew(observation.address.ip()).await
+                {
+                    tracing::warn!("the neighbour of a silent backend cannot be asked for: {error}");
+                }
+                if observations.send(observation).await.is_err() {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+            }
         }
+    }
+}
+
+/// Backends whose last check got no answer in time.
+#[derive(Debug, Default)]
+struct Silent(HashSet<(String, SocketAddr)>);
+
+impl Silent {
+    /// Whether this is the first check of a backend that got no answer, after one that did.
+    fn falls(&mut self, observation: &Observation, targets: &[Target]) -> bool {
+        let Observation { pool, address, role, check, .. } = observation;
+        let key = (pool.clone(), *address);
+        if *role != Role::Check {
+            return false;
+        }
+        if check.ok {
+            self.0.remove(&key);
+            return false;
+        }
+        let is_it = |target: &&Target| target.pool == *pool && target.address == *address;
+        let timeout = targets.iter().find(is_it).map(|target| target.health.timeout);
+        // Somewhat before the time-out: its clock is not ours.
+        let is_late = timeout.is_some_and(|time| check.took_ms >= time.as_secs_f64() * 1000.0 * 0.9);
+        is_late && self.0.insert(key)
     }
 }
 
