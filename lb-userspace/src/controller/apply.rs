@@ -1,6 +1,6 @@
 //! Actions against the kernel planes' maps, and what they have confirmed. Calls block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan;
 use super::slots::TableState;
@@ -14,6 +14,9 @@ pub struct Confirmed {
     pub applied: KernelState,
     /// The tables again, with the times of their changes.
     pub tables: BTreeMap<u32, TableState>,
+    /// Tables whose last write was reported as failed: it may have been done all the same. Until the next audit nothing
+    /// is built on what is known of their slots.
+    pub doubtful: BTreeSet<u32>,
 }
 
 impl Confirmed {
@@ -22,12 +25,17 @@ impl Confirmed {
         observed.backends.retain(|_, backend| backend.id.is_some());
         let adopt = |(table, slots): (&u32, &Vec<_>)| (*table, TableState::adopt(slots.clone(), now));
         let tables = observed.tables.iter().map(adopt).collect();
-        Self { applied: observed, tables }
+        Self { applied: observed, tables, doubtful: BTreeSet::new() }
     }
 
     /// Does one action and records it.
     pub fn apply(&mut self, kernel: &mut dyn KernelTables, action: &KernelAction) -> Result<(), PlaneError> {
-        kernel.apply(action)?;
+        if let Err(error) = kernel.apply(action) {
+            if let KernelAction::SwapTable { table, .. } | KernelAction::DropTable { table } = action {
+                self.doubtful.insert(*table);
+            }
+            return Err(error);
+        }
         self.applied.record(action);
         match action {
             KernelAction::SwapTable { table, slots } => {
@@ -68,7 +76,7 @@ impl Confirmed {
     ///
     /// Slots that differ are adopted, not written over: what they say is where flows have gone since.
     pub fn audit(&mut self, kernel: &mut dyn KernelTables) -> Result<Vec<KernelAction>, PlaneError> {
-        let Self { applied, tables } = Self::adopt(kernel.read_back()?, kernel.now());
+        let Self { applied, tables, .. } = Self::adopt(kernel.read_back()?, kernel.now());
         let drift = plan::plan(&applied, &self.applied);
         for (table, observed) in tables {
             let known = self.tables.get(&table);
@@ -78,6 +86,7 @@ impl Confirmed {
             }
         }
         self.applied = applied;
+        self.doubtful.clear();
         Ok(drift)
     }
 }

@@ -16,6 +16,7 @@ pub fn sweep(kernel: &mut dyn KernelTables, confirmed: &mut Confirmed) -> Result
     let swaps: Vec<_> = confirmed
         .tables
         .iter()
+        .filter(|(table, _)| !confirmed.doubtful.contains(table))
         .filter_map(|(table, state)| Some((*table, state.untrack(*table, &sweep)?)))
         .collect();
     for (table, slots) in swaps {
@@ -31,6 +32,9 @@ pub fn settle(
     idle: &BTreeMap<u32, u32>,
 ) -> Result<(), PlaneError> {
     for (table, idle) in idle {
+        if confirmed.doubtful.contains(table) {
+            continue;
+        }
         let Some(state) = confirmed.tables.get(table).filter(|state| state.is_tracked()) else { continue };
         let old_seen = kernel.old_seen(*table)?;
         if let Some(slots) = state.mark_settling(&old_seen, kernel.now(), *idle) {

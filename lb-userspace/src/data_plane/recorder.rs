@@ -19,6 +19,19 @@ use crate::model::Listen;
 
 type Fails<A> = Box<dyn FnMut(&A) -> bool + Send>;
 
+type Decides = Box<dyn FnMut(&KernelAction) -> Fate + Send>;
+
+/// What becomes of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is done.
+    Done,
+    /// It is refused with these words.
+    Refused(&'static str),
+    /// It is done, and reported as refused with these words.
+    Unsure(&'static str),
+}
+
 /// The kernel planes. Ticks follow tokio's clock, so tests that pause it decide what time it is.
 #[derive(Clone)]
 pub struct KernelRecorder(Arc<Mutex<Kernel>>);
@@ -27,9 +40,9 @@ struct Kernel {
     start: Instant,
     state: KernelState,
     actions: Vec<KernelAction>,
-    fails: Option<Fails<KernelAction>>,
+    fate: Option<Decides>,
     old_seen: HashMap<(u32, usize), u32>,
-    sweep: Sweep,
+    sweep: Box<dyn FnMut(u32) -> Sweep + Send>,
     counters: KernelCounters,
     wanted: Vec<(IpAddr, u32)>,
     flows: Vec<(FlowKey, TrackedFlow)>,
@@ -42,9 +55,9 @@ impl KernelRecorder {
             start: Instant::now(),
             state,
             actions: Vec::new(),
-            fails: None,
+            fate: None,
             old_seen: HashMap::new(),
-            sweep: Sweep::default(),
+            sweep: Box::new(|_| Sweep::default()),
             counters: KernelCounters::default(),
             wanted: Vec::new(),
             flows: Vec::new(),
@@ -71,8 +84,13 @@ impl KernelRecorder {
     }
 
     /// Refuses the actions that `fails` says.
-    pub fn fail(&self, fails: impl FnMut(&KernelAction) -> bool + Send + 'static) {
-        self.lock().fails = Some(Box::new(fails));
+    pub fn fail(&self, mut fails: impl FnMut(&KernelAction) -> bool + Send + 'static) {
+        self.decide(move |action| if fails(action) { Fate::Refused("fails on demand") } else { Fate::Done });
+    }
+
+    /// Asks what becomes of each action, before it is done.
+    pub fn decide(&self, fate: impl FnMut(&KernelAction) -> Fate + Send + 'static) {
+        self.lock().fate = Some(Box::new(fate));
     }
 
     /// Lets a packet of an old flow pass through a slot now.
@@ -83,7 +101,12 @@ impl KernelRecorder {
 
     /// What every sweep finds from now on.
     pub fn set_sweep(&self, sweep: Sweep) {
-        self.lock().sweep = sweep;
+        self.on_sweep(move |_| sweep.clone());
+    }
+
+    /// Sweeps in this way from now on; told what time it is, in ticks.
+    pub fn on_sweep(&self, sweep: impl FnMut(u32) -> Sweep + Send + 'static) {
+        self.lock().sweep = Box::new(sweep);
     }
 
     /// What is counted from now on.
@@ -114,12 +137,16 @@ impl KernelRecorder {
 impl KernelTables for KernelRecorder {
     fn apply(&mut self, action: &KernelAction) -> Result<(), PlaneError> {
         let mut kernel = self.lock();
-        if kernel.fails.as_mut().is_some_and(|fails| fails(action)) {
-            return Err(PlaneError::new("the recorder", "fails on demand"));
+        let fate = kernel.fate.as_mut().map_or(Fate::Done, |fate| fate(action));
+        if let Fate::Refused(words) = fate {
+            return Err(PlaneError::new("the recorder", words));
         }
         kernel.state.record(action);
         kernel.actions.push(action.clone());
-        Ok(())
+        match fate {
+            Fate::Unsure(words) => Err(PlaneError::new("the recorder", words)),
+            _ => Ok(()),
+        }
     }
 
     fn read_back(&mut self) -> Result<KernelState, PlaneError> {
@@ -132,8 +159,8 @@ impl KernelTables for KernelRecorder {
         Ok((0..slots).map(|slot| kernel.old_seen.get(&(table, slot)).copied().unwrap_or(0)).collect())
     }
 
-    fn sweep(&mut self, _now: u32) -> Result<Sweep, PlaneError> {
-        Ok(self.lock().sweep.clone())
+    fn sweep(&mut self, now: u32) -> Result<Sweep, PlaneError> {
+        Ok((self.lock().sweep)(now))
     }
 
     fn cut(&mut self, cuts: &[FlowCut]) -> Result<u64, PlaneError> {

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lb_common::{BackendId, Slot};
-use lb_userspace::controller::Progress;
+use lb_userspace::controller::apply::Confirmed;
 use lb_userspace::controller::request::{BackendChange, RequestError};
-use lb_userspace::data_plane::kernel::KernelAction;
+use lb_userspace::controller::{Progress, maintain};
+use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables as _};
+use lb_userspace::data_plane::recorder::{Fate, KernelRecorder};
 
 use super::harness::{A, B, WEB, World, address, named};
 
@@ -127,4 +129,25 @@ async fn a_missing_neighbour_keeps_its_last_place() {
     let index = world.id(A).index();
     assert_eq!(world.kernel.state().backends[&index].hop.ifindex, 9);
     assert_eq!(world.kernel.take_actions().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_built_on_a_table_whose_swap_may_have_been_done() {
+    let [a, b, c] = [1, 2, 3].map(|index| BackendId::new(index, 0));
+    let (settled, before) = (Slot::tracked(a, a, false), Slot::stable(b));
+    let state = KernelState { tables: [(7, vec![settled, before])].into(), ..KernelState::default() };
+    let mut kernel = KernelRecorder::new(state.clone());
+    let mut confirmed = Confirmed::adopt(state, kernel.now());
+    kernel.decide(|_| Fate::Unsure("Interrupted system call (EINTR)"));
+    let changed = Slot::tracked(c, b, false);
+    let change = KernelAction::SwapTable { table: 7, slots: vec![settled, changed] };
+    confirmed.apply(&mut kernel, &change).unwrap_err();
+
+    kernel.decide(|_| Fate::Done);
+    maintain::sweep(&mut kernel, &mut confirmed).unwrap();
+    maintain::settle(&mut kernel, &mut confirmed, &[(7, 0)].into()).unwrap();
+    assert_eq!(kernel.state().tables[&7], [settled, changed], "untracked by what was known before");
+    confirmed.audit(&mut kernel).unwrap();
+    maintain::sweep(&mut kernel, &mut confirmed).unwrap();
+    assert_eq!(kernel.state().tables[&7], [Slot::stable(a), changed]);
 }

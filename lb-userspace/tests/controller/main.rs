@@ -13,7 +13,6 @@ mod kept;
 mod outlier;
 mod ownership;
 mod planes;
-mod random;
 mod shared;
 mod udp;
 mod weights;
