@@ -7,6 +7,7 @@ pub mod explain;
 mod failure;
 pub mod flows;
 mod output;
+pub mod plan;
 pub mod remote;
 mod run;
 pub mod status;
@@ -55,6 +56,15 @@ pub enum Verb {
     },
     /// Check a config file and print every problem
     Check {
+        /// The config.
+        #[command(flatten)]
+        config: ConfigFile,
+        /// How to answer.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show what a config file would change, before anything does
+    Plan {
         /// The config.
         #[command(flatten)]
         config: ConfigFile,
@@ -198,6 +208,7 @@ impl Cli {
         match verb {
             Verb::Run { config, detach } => run::run(&config.path, asked.as_deref(), detach),
             Verb::Check { config, output } => check::check(&config.path, output.json),
+            Verb::Plan { config, output } => plan::plan(socket, &config.path, output.json),
             Verb::Cleanup { config } => cleanup::cleanup(&config.path),
             Verb::Status { output } => remote::status(socket, output.json),
             Verb::Reload => remote::reload(socket),

@@ -20,6 +20,7 @@ pub mod outlier;
 pub mod ownership;
 pub mod placement;
 pub mod plan;
+pub mod preview;
 pub mod proxy_state;
 pub mod request;
 pub mod slots;
@@ -27,4 +28,4 @@ pub mod status;
 pub mod task;
 pub mod weights;
 
-pub use task::{About, Controller, Inputs, Kept, Outputs, Progress, ReadConfig, StartError};
+pub use task::{About, Controller, Inputs, Kept, Outputs, ParseConfig, Progress, ReadConfig, StartError};

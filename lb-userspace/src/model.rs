@@ -7,6 +7,7 @@ mod health;
 mod outlier;
 mod overrides;
 mod phase;
+pub mod plan;
 pub mod status;
 mod tls;
 mod weights;

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lb_userspace::admin::api::{Alive, Flows, Question, Weight, backend_path, explain_path, flows_path};
+use lb_userspace::admin::api::{
+    Alive, Flows, PlanRequest, Question, Weight, backend_path, explain_path, flows_path,
+};
 use lb_userspace::admin::client::{Client, ClientError};
 use lb_userspace::admin::problem::ProblemDocument;
 use lb_userspace::admin::{Admin, AdminSocket, Serving};
@@ -18,6 +20,7 @@ use lb_userspace::controller::request::{
     BackendChange, Changed, FlowQuery, Handle, Reloaded, Request, RequestError,
 };
 use lb_userspace::model::flows::{FlowEntry, FlowList, FlowState};
+use lb_userspace::model::plan::Plan;
 use lb_userspace::model::status::{Explanation, PoolStatus, ServiceStatus, Status};
 use lb_userspace::model::{Phase, Plane};
 use tempfile::TempDir;
@@ -60,6 +63,9 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>, changes: mpsc::Unbounde
         match request {
             Request::Reload(reply) => {
                 let _ = reply.send(Err(RequestError::ConfigInvalid(vec![problem()])));
+            }
+            Request::Plan(text, reply) => {
+                let _ = reply.send(Ok(Plan { changes: vec![text.len().to_string()], ..Plan::default() }));
             }
             Request::Status(reply) => {
                 let _ = reply.send(Ok(Arc::new(sample())));
@@ -235,6 +241,19 @@ async fn a_change_that_would_not_survive_is_answered_with_a_warning() {
     let path = backend_path("web", address("10.0.0.11:9"), "/drain");
     let changed = api.client.change(hyper::Method::POST, &path, None::<&Weight>).await.unwrap();
     assert_eq!(changed.warning.as_deref(), Some("no space"));
+}
+
+#[tokio::test]
+async fn a_plan_takes_a_config_that_is_larger_than_other_bodies() {
+    let api = start(false);
+    for (length, fits) in [(10, true), (1 << 20, true), (17 << 20, false)] {
+        let asked = PlanRequest { config: "x".repeat(length) };
+        let answer: Result<Plan, _> = api.client.post("/api/v1/plan", &asked).await;
+        match answer {
+            Ok(plan) => assert!(fits && plan.changes == [length.to_string()]),
+            Err(error) => assert!(!fits, "{error}"),
+        }
+    }
 }
 
 #[tokio::test]

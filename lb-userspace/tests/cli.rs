@@ -179,6 +179,35 @@ async fn what_was_changed_at_run_time_survives_a_kill_and_a_bad_disk_is_told() {
 }
 
 #[tokio::test]
+async fn a_plan_is_shown_with_a_daemon_and_without_and_changes_nothing() {
+    let Fixture { place, listen, backends, mut daemon } = fixture().await;
+    let before = place.status().await["pools"].clone();
+    place.configure(&web(listen, &backends[..1]));
+    let shown = async |place: &Place, more: &str| {
+        let [socket, file] = ["admin.sock", "config.toml"].map(|name| place.path(name).display().to_string());
+        let arguments = ["--socket", &socket, "plan", "-c", &file, more];
+        let output = place.with(&arguments[..if more.is_empty() { 5 } else { 6 }]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let plan = shown(&place, "").await;
+    let gone = format!("- {}: 0 flows stay until", backends[1]);
+    assert!(plan.contains("~ pool web") && plan.contains(&gone), "{plan}");
+    let json: serde_json::Value = serde_json::from_str(&shown(&place, "--json").await).unwrap();
+    assert_eq!(json["pools"][0]["backends"][0]["fate"], "removed");
+    assert_eq!(place.status().await["pools"][0]["backends"][1]["state"], before[0]["backends"][1]["state"]);
+    daemon.signal(Signal::TERM);
+    daemon.ended().await;
+    let plan = shown(&place, "").await;
+    assert!(
+        plan.contains("no daemon runs") && plan.contains(&format!("+ {}: weight 100", backends[0])),
+        "{plan}"
+    );
+    fs::write(place.path("config.toml"), "[[pool]]").unwrap();
+    assert_eq!(place.with_config(&["plan"]).await.status.code(), Some(3));
+}
+
+#[tokio::test]
 async fn a_reload_puts_a_good_file_in_force_and_keeps_the_old_one_for_a_bad_one() {
     let Fixture { place, listen, backends, mut daemon } = fixture().await;
     let (mut client, theirs) = Client::connect(listen).await;

@@ -16,6 +16,14 @@ pub struct Weight {
     pub weight: u16,
 }
 
+/// The body of `plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// The text of a config file, at most 16 MiB.
+    pub config: String,
+}
+
 /// The query of `DELETE` of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -67,6 +67,17 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|error| self.broken(&error))
     }
 
+    /// Sends a document and reads the one that answers it.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(&error))?;
+        let answer = self.exchange(Method::POST, path, body.into()).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.broken(&error))
+    }
+
     /// Changes a backend.
     pub async fn change(
         &self,

@@ -66,21 +66,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body, or none: at most 64 KiB, within 5 s; unknown keys are refused by its type, deep nesting by
+/// A JSON body, or none: at most `LIMIT` bytes, within 5 s; unknown keys are refused by its type, deep nesting by
 /// serde_json.
-pub(super) struct OptionalBody<T>(pub(super) Option<T>);
+pub(super) struct OptionalBody<T, const LIMIT: usize = BODY_LIMIT>(pub(super) Option<T>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned, const LIMIT: usize> FromRequest<S> for OptionalBody<T, LIMIT> {
     type Rejection = ProblemDocument;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ProblemDocument> {
         let (parts, body) = request.into_parts();
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await {
+        let bytes = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, LIMIT)).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(_)) => {
                 return Err(ProblemDocument::new(
                     Kind::TooLarge,
-                    format!("the body is cut off or larger than {BODY_LIMIT} bytes"),
+                    format!("the body is cut off or larger than {LIMIT} bytes"),
                 ));
             }
             Err(_) => {

@@ -12,12 +12,18 @@ use tokio::sync::{Mutex, watch};
 use crate::controller::request::{BackendChange, FlowQuery, Handle, Reloaded, RequestError};
 use crate::model::Phase;
 use crate::model::flows::FlowList;
+use crate::model::plan::Plan;
 use crate::model::status::{Explanation, PoolStatus, ServiceStatus};
 
 use super::access;
-use super::api::{Alive, DEFAULT_FLOWS, DEFAULT_WEIGHT, Flows, MOST_FLOWS, Question, Removal, Weight};
+use super::api::{
+    Alive, DEFAULT_FLOWS, DEFAULT_WEIGHT, Flows, MOST_FLOWS, PlanRequest, Question, Removal, Weight,
+};
 use super::extract::{BackendPath, OptionalBody, Path, Query};
 use super::problem::{Kind, ProblemDocument};
+
+/// The body of a plan: a config, written as JSON.
+const MOST_CONFIG: usize = 16 << 20;
 
 type Answer<T> = Result<T, ProblemDocument>;
 
@@ -40,6 +46,7 @@ pub(super) fn router(controller: Handle, phase: watch::Receiver<Phase>) -> Route
         .route("/api/v1/explain", get(explain))
         .route("/api/v1/flows", get(flows))
         .route("/api/v1/reload", post(reload))
+        .route("/api/v1/plan", post(plan))
         .route(
             "/api/v1/pools/{pool}/backends/{address}",
             put(put_backend).delete(remove_backend).patch(patch_backend),
@@ -105,6 +112,15 @@ async fn flows(
 
 async fn reload(State(daemon): State<Daemon>) -> Answer<Json<Reloaded>> {
     Ok(Json(daemon.controller.reload().await?))
+}
+
+async fn plan(
+    State(daemon): State<Daemon>,
+    OptionalBody(body): OptionalBody<PlanRequest, MOST_CONFIG>,
+) -> Answer<Json<Plan>> {
+    let missing = || ProblemDocument::new(Kind::BadRequest, "a body is needed (hint: {\"config\": \"...\"})");
+    let PlanRequest { config } = body.ok_or_else(missing)?;
+    Ok(Json(daemon.controller.plan(config).await?))
 }
 
 async fn put_backend(

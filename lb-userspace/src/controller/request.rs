@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::problem::Problem;
 use crate::model::flows::FlowList;
+use crate::model::plan::Plan;
 use crate::model::status::{Explanation, Status};
 
 /// Why a request was refused. Nothing was changed, unless a plane is to blame.
@@ -94,6 +95,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 pub enum Request {
     /// Reads the config file again and puts it in force.
     Reload(Reply<Reloaded>),
+    /// Says what a reload would do with this text in place of the file's. Changes nothing.
+    Plan(String, Reply<Plan>),
     /// Changes one backend of a pool.
     Backend {
         /// Its pool.
@@ -142,6 +145,11 @@ impl Handle {
     /// See [`Request::Reload`].
     pub async fn reload(&self) -> Result<Reloaded, RequestError> {
         self.ask(Request::Reload).await
+    }
+
+    /// See [`Request::Plan`].
+    pub async fn plan(&self, text: String) -> Result<Plan, RequestError> {
+        self.ask(|reply| Request::Plan(text, reply)).await
     }
 
     /// See [`Request::Backend`].

@@ -9,6 +9,7 @@ mod follow;
 mod inputs;
 mod keep;
 mod planes;
+mod preview;
 mod reconcile;
 mod requests;
 mod start;
@@ -27,7 +28,7 @@ use crate::data_plane::proxy::ProxyPlane;
 use chores::Chores;
 use follow::Follow;
 use inputs::Channels;
-pub use inputs::{About, Inputs, Kept, Outputs, Progress, ReadConfig};
+pub use inputs::{About, Inputs, Kept, Outputs, ParseConfig, Progress, ReadConfig};
 use planes::{Kernel, Proxy};
 pub use start::StartError;
 

@@ -55,6 +55,11 @@ impl Place {
         timeout(DEADLINE, command).await.unwrap().unwrap()
     }
 
+    /// Any arguments, however many.
+    pub async fn with(&self, arguments: &[&str]) -> Output {
+        timeout(DEADLINE, sluice().args(arguments).output()).await.unwrap().unwrap()
+    }
+
     /// Any arguments.
     pub async fn with_arguments(&self, arguments: [String; 3]) -> Output {
         timeout(DEADLINE, sluice().args(arguments).output()).await.unwrap().unwrap()

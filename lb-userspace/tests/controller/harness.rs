@@ -157,6 +157,7 @@ impl World {
         let proxy = ProxyRecorder::default();
         let controller = Controller::new(Inputs {
             config,
+            parse_config: Arc::new(parse),
             read_config: Arc::new(move || read.lock().unwrap().clone()),
             kernel: Ok(Box::new(kernel.clone())),
             planes: planes_receiver,

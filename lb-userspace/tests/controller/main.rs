@@ -12,6 +12,7 @@ mod health;
 mod kept;
 mod outlier;
 mod ownership;
+mod plan;
 mod planes;
 mod shared;
 mod udp;

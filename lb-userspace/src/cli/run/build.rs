@@ -121,8 +121,12 @@ impl Daemon {
         let inputs = Inputs {
             config,
             read_config: {
-                let file = file.to_owned();
+                let (file, environment) = (file.to_owned(), environment.clone());
                 Arc::new(move || Config::load(&file, &environment))
+            },
+            parse_config: {
+                let name = file.display().to_string();
+                Arc::new(move |text| Config::parse(&name, text, &environment))
             },
             kernel: tables,
             planes: attached,

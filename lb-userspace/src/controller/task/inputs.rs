@@ -22,12 +22,17 @@ use crate::state::{Saved, Snapshot};
 /// Reads the config file again.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
 
+/// Reads the text of a config as the file would be read.
+pub type ParseConfig = Arc<dyn Fn(&str) -> Result<Config, Vec<Problem>> + Send + Sync>;
+
 /// What the controller is made of.
 pub struct Inputs<P> {
     /// The config to begin with.
     pub config: Config,
     /// For reloads.
     pub read_config: ReadConfig,
+    /// For plans.
+    pub parse_config: ParseConfig,
     /// The kernel planes' maps; `Err`: why there are none.
     pub kernel: Result<Box<dyn KernelTables>, String>,
     /// What is attached where.
@@ -112,6 +117,7 @@ pub enum Progress {
 /// The channels, after the rest has found its place.
 pub(super) struct Channels {
     pub(super) read_config: ReadConfig,
+    pub(super) parse_config: ParseConfig,
     pub(super) planes: watch::Receiver<Vec<InterfacePlane>>,
     pub(super) seed: Seed,
     pub(super) facts: watch::Receiver<Facts>,

@@ -28,6 +28,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             Request::Reload(reply) => {
                 let _ = reply.send(self.reload().await);
             }
+            Request::Plan(text, reply) => {
+                let _ = reply.send(self.preview(text).await);
+            }
             Request::Backend { pool, address, change, reply } => {
                 match self.change(&pool, address, change).await {
                     Ok(()) => {
@@ -56,18 +59,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let read = self.channels.read_config.clone();
         let read = spawn_blocking(move || read()).await.map_err(|_| RequestError::Stopped)?;
         let new = read.map_err(RequestError::ConfigInvalid)?;
-        let frozen = config::frozen(&self.config, &new);
-        if !frozen.is_empty() {
-            return Err(RequestError::ConfigInvalid(frozen));
-        }
-        let mut pools = self.pools.clone();
-        pools.reload(&new, now());
-        fits(&new, &pools.fold(now()))?;
-        for (service, placement) in self.place(&new, &pools.fold(now())) {
-            if let Placement::Refused { reason } = placement {
-                return Err(RequestError::Invalid(format!("service {service:?}: {reason}")));
-            }
-        }
+        let (pools, _) = self.admit(&new)?;
         let changes = config::changes(&self.config, &new);
         for change in &changes {
             tracing::info!("reload: {change}");
@@ -143,7 +135,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             version: &about.version,
             phase,
             started_at: about.started_at,
-            now: (std::time::SystemTime::now(), now()),
+            now: (self.clock.wall, self.clock.process),
             config: &self.config,
             fold: &self.fold,
             placements: &self.placements,
@@ -208,7 +200,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 }
 
 /// Whether every pool's table has a slot for each backend that takes new flows.
-fn fits(config: &config::Config, fold: &Fold) -> Result<(), RequestError> {
+pub(super) fn fits(config: &config::Config, fold: &Fold) -> Result<(), RequestError> {
     for pool in &config.pools {
         let backends = fold.get(&pool.name).into_iter().flatten();
         let weighted = backends.filter(|judged| judged.leaving.is_none() && judged.weight > 0).count();

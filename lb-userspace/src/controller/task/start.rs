@@ -73,6 +73,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         };
         let channels = Channels {
             read_config: inputs.read_config,
+            parse_config: inputs.parse_config,
             planes: inputs.planes,
             seed: inputs.seed,
             facts: inputs.facts,
