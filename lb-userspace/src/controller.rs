@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod assignment;
+pub mod damper;
 pub mod desired;
 pub mod explain;
 pub mod fill;

@@ -169,7 +169,7 @@ fn backends(view: &View<'_>, pool: &str) -> Vec<BackendPlan> {
 /// What is known of the flows of a backend.
 fn backend_flows(view: &View<'_>, pool: &str, address: SocketAddr) -> Flows {
     let mut flows = Flows { known: 0, exact: true };
-    for kernel in &view.kernel {
+    if let Some(kernel) = view.kernel {
         for id in kernel.identities.of(address) {
             flows.known += kernel.sweep.by_backend.get(&id).copied().unwrap_or(0);
             // Those of stable slots have no entries.

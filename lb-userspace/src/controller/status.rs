@@ -54,7 +54,9 @@ pub struct View<'a> {
     pub traffic: &'a ProxyCounters,
     /// With what was changed at run time.
     pub pools: &'a Pools,
-    /// What becomes of that.
+    /// Entries of the maps that were repaired.
+    pub drift_repaired: u64,
+    /// What becomes of what was changed.
     pub kept: KeptStatus,
 }
 
@@ -94,6 +96,7 @@ pub fn build(view: &View<'_>) -> Status {
         events: counted(Counter::is_event),
         warnings: view.kept.problems.iter().cloned().chain(tables.iter().filter_map(fill::warning)).collect(),
         tables,
+        drift_repaired: view.drift_repaired,
         kept: view.kept.clone(),
     }
 }

@@ -21,10 +21,13 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::damper::Damper;
 use super::desired::{Clock, Fold, Pools};
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::proxy::ProxyPlane;
+use crate::health::{Observation, Role};
+use crate::model::{Condition, Order, Report};
 use chores::Chores;
 use follow::Follow;
 use inputs::Channels;
@@ -56,6 +59,25 @@ pub struct Controller<P> {
     /// When the connections of clients are next looked at.
     watch: Instant,
     retry: Option<Retry>,
+    damper: Damper,
+}
+
+/// What became of judgements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    /// They stay.
+    Nothing,
+    /// One changed, which can wait a moment: a backend is up again, or should have another weight.
+    Change,
+    /// A backend must not get new flows any more.
+    Failure,
+}
+
+/// Whether what was observed may take a backend out.
+fn is_failure(observation: &Observation) -> bool {
+    let Report { order, condition, .. } = &observation.report;
+    let is_down = observation.role == Role::Check && !observation.up;
+    is_down || matches!(condition, Some(Condition::Down(_))) || !matches!(order, None | Some(Order::Ready))
 }
 
 /// When to try again what failed.
@@ -85,11 +107,13 @@ impl<P: ProxyPlane + 'static> Controller<P> {
                 () = stop.cancelled() => {}
                 Some(request) = self.channels.requests.recv() => self.answer(request).await,
                 Some(observation) = self.channels.observations.recv() => {
-                    if self.observe(observation) {
-                        self.reconcile().await;
+                    match self.observe(observation) {
+                        Seen::Nothing => {}
+                        Seen::Failure => self.reconcile().await,
+                        Seen::Change => self.reconcile_damped().await,
                     }
                 }
-                Ok(()) = self.channels.facts.changed() => self.reconcile().await,
+                Ok(()) = self.channels.facts.changed() => self.reconcile_damped().await,
                 Ok(()) = self.channels.planes.changed() => self.reconcile().await,
                 () = sleep_until(wake.into()) => self.wake().await,
             }
@@ -97,17 +121,27 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         self.proxy.into_plane()
     }
 
-    /// Takes in a health check and all that wait behind it; whether any judgement changed.
-    fn observe(&mut self, first: crate::health::Observation) -> bool {
+    /// As [`Self::reconcile`], now or a little later: for what may flap.
+    async fn reconcile_damped(&mut self) {
+        if self.damper.admit(now()) {
+            self.reconcile().await;
+        }
+    }
+
+    /// Takes in a health check and all that wait behind it.
+    fn observe(&mut self, first: Observation) -> Seen {
         let now = now();
-        let mut changed = false;
+        let mut seen = Seen::Nothing;
         let mut next = Some(first);
         while let Some(observation) = next {
             self.follow.observe(&observation, now);
-            changed |= self.pools.observe(observation, now);
+            let is_failure = is_failure(&observation);
+            if self.pools.observe(observation, now) {
+                seen = seen.max(if is_failure { Seen::Failure } else { Seen::Change });
+            }
             next = self.channels.observations.try_recv().ok();
         }
-        changed
+        seen
     }
 
     fn next_wake(&self) -> Instant {
@@ -117,6 +151,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             self.kernel.is_ok().then(|| self.chores.next()),
             self.next_step(),
             self.pools.watched().next().map(|_| self.watch),
+            self.damper.due(),
         ];
         // Without any deadline an hour is as good as never.
         deadlines.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(3600))
@@ -130,6 +165,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         due |= self.do_chores(now).await;
         due |= self.follow(now).await;
         due |= self.watch_clients(now).await;
+        due |= self.damper.take_due(now);
         if due {
             self.reconcile().await;
         }

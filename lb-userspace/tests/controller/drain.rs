@@ -79,7 +79,7 @@ async fn from_the_deadline_on_flows_are_cut_evenly_and_the_id_goes_with_the_last
         assert_eq!(status.drain.unwrap().slots, slots as u64);
         last = slots;
     }
-    world.pass(Duration::from_millis(1000)).await;
+    world.pass(Duration::from_millis(1100)).await;
     assert_eq!(kept(&world, id), 0);
     assert_eq!(world.kernel.id_of(address(A)), None);
     assert_eq!(world.backend(A).await.state, "draining");

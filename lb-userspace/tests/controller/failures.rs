@@ -1,17 +1,18 @@
 //! Planes that refuse, and maps that somebody else has changed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use lb_common::{BackendId, Slot};
+use lb_common::{BackendId, Port, Slot, Station};
 use lb_userspace::controller::apply::Confirmed;
 use lb_userspace::controller::request::{BackendChange, RequestError};
 use lb_userspace::controller::{Progress, maintain};
-use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables as _};
+use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables as _, Prefix};
 use lb_userspace::data_plane::recorder::{Fate, KernelRecorder};
 
-use super::harness::{A, B, WEB, World, address, named};
+use super::harness::{A, B, WEB, World, address, hop, named};
 
 #[tokio::test(start_paused = true)]
 async fn what_failed_is_told_and_tried_again() {
@@ -97,6 +98,91 @@ async fn an_audit_repairs_what_was_lost() {
     assert_eq!(world.kernel.state(), state);
 }
 
+/// Each kind of entry, taken away and altered: it is as before within the period of the audit, and counted.
+#[tokio::test(start_paused = true)]
+async fn drift_of_every_kind_is_repaired_and_counted() {
+    type Damage = fn(&mut KernelState);
+    let cases: [(&str, u64, Damage); 13] = [
+        ("nothing", 0, |_| {}),
+        ("a service", 1, |state| {
+            state.services.pop_last();
+        }),
+        ("a VIP's marker", 1, |state| {
+            state.services.pop_first();
+        }),
+        ("another service", 1, |state| state.services.values_mut().last().unwrap().established += 1),
+        ("an endpoint", 1, |state| {
+            state.endpoints.pop_first();
+        }),
+        ("another endpoint", 1, |state| state.endpoints.values_mut().next().unwrap().vip.port = Port::new(9)),
+        ("a backend's next hop", 1, |state| state.backends.values_mut().next().unwrap().hop = hop(77)),
+        ("an own address", 1, |state| state.local.clear()),
+        ("a foreign address", 1, |state| {
+            state.local.insert(IpAddr::from([1, 2, 3, 4]).into());
+        }),
+        ("a route", 1, |state| state.routes.clear()),
+        ("a foreign route", 1, |state| {
+            let prefix = Prefix { address: [203, 0, 113, 0].into(), length: 24 };
+            state.routes.insert(prefix, hop(3));
+        }),
+        ("a station", 1, |state| {
+            let station = Station { vip: IpAddr::from([192, 0, 2, 10]).into(), ifindex: 9 };
+            state.stations.insert(station, hop(9));
+        }),
+        ("a whole table", 1, |state| state.tables.clear()),
+    ];
+    let world = World::start(WEB).await;
+    world.facts.send_modify(|facts| {
+        let prefix = Prefix { address: [198, 51, 100, 0].into(), length: 24 };
+        facts.routes.insert(prefix, hop(2));
+    });
+    world.pass(Duration::from_secs(1)).await;
+    let state = world.kernel.state();
+    let mut counted = 0;
+    for (case, entries, damage) in cases {
+        world.kernel.damage(damage);
+        assert_eq!(world.kernel.state() == state, entries == 0, "{case}");
+        world.pass(Duration::from_secs(31)).await;
+        assert_eq!(world.kernel.state(), state, "{case}");
+        counted += entries;
+        assert_eq!(world.handle.status().await.unwrap().drift_repaired, counted, "{case}");
+    }
+}
+
+/// A backend that flaps for minutes, and neighbours that come and go: failures are seen at once, and tables are
+/// rebuilt a few times a second at most.
+#[tokio::test(start_paused = true)]
+async fn flapping_is_damped_and_a_failure_is_not() {
+    let world = World::start(WEB).await;
+    let id = world.id(B);
+    let swaps = |world: &World| {
+        let is_swap = |action: &KernelAction| matches!(action, KernelAction::SwapTable { .. });
+        world.kernel.take_actions().iter().filter(|action| is_swap(action)).count()
+    };
+    for round in 0..1000 {
+        world.observe("web", address(B), false).await;
+        world.pass(Duration::from_millis(1)).await;
+        assert!(world.web().iter().all(|slot| slot.current() != id), "failed in round {round}");
+        world.observe("web", address(B), true).await;
+        world.pass(Duration::from_millis(19)).await;
+    }
+    // Twenty seconds: four recoveries a second, a failure after each, and the first ones at once.
+    let made = swaps(&world);
+    assert!((100..=2 * (20 * 4 + 17)).contains(&made), "{made}");
+    world.pass(Duration::from_millis(300)).await;
+    assert!(world.web().iter().any(|slot| slot.current() == id), "the last recovery is not forgotten");
+
+    world.kernel.take_actions();
+    for round in 0..1000 {
+        world.facts.send_modify(|facts| {
+            facts.hops.insert(address(A).ip(), hop(round % 2 + 2));
+        });
+        world.pass(Duration::from_millis(10)).await;
+    }
+    let made = world.kernel.take_actions().len();
+    assert!((5..=2 * (10 * 4 + 17)).contains(&made), "{made} writes");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_audit_changes_foreign_slots_as_a_change_and_drops_unknown_ids() {
     let world = World::start(WEB).await;
@@ -123,7 +209,7 @@ async fn a_missing_neighbour_keeps_its_last_place() {
     world.pass(Duration::from_secs(1)).await;
     assert_eq!(world.kernel.take_actions(), []);
     world.facts.send_modify(|facts| {
-        facts.hops.insert("10.0.0.1".parse().unwrap(), super::harness::hop(9));
+        facts.hops.insert("10.0.0.1".parse().unwrap(), hop(9));
     });
     world.pass(Duration::from_secs(1)).await;
     let index = world.id(A).index();

@@ -76,7 +76,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let mut drifted = false;
         if chores.audit <= now {
             chores.audit = now + AUDIT;
-            drifted = audit(kernel).await?;
+            let drift = audit(kernel).await?;
+            kernel.drift.find(drift);
+            drifted = drift > 0;
         }
         if chores.wanted <= now {
             chores.wanted = now + WANTED;
@@ -118,8 +120,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 }
 
-/// Believes what stands in the maps; whether that is not what was left there.
-pub(super) async fn audit(kernel: &mut Kernel) -> Result<bool, PlaneError> {
+/// Believes what stands in the maps; how many entries of them are not as they were left.
+pub(super) async fn audit(kernel: &mut Kernel) -> Result<usize, PlaneError> {
     let drift = kernel.call(|tables, confirmed| confirmed.audit(tables)).await??;
     for action in drift.iter().take(10) {
         let action = format!("{action:?}");
@@ -127,7 +129,7 @@ pub(super) async fn audit(kernel: &mut Kernel) -> Result<bool, PlaneError> {
         let action = action.chars().take(200).collect::<String>();
         tracing::warn!(missing = action, "the kernel's maps are not as they were left; repairing");
     }
-    Ok(!drift.is_empty())
+    Ok(drift.len())
 }
 
 /// Indexes of the services in the maps.

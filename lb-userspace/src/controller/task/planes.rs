@@ -23,6 +23,7 @@ pub(super) struct Kernel {
     pub(super) sweep: Sweep,
     /// Idle time-out of each table, in ticks.
     pub(super) idle: BTreeMap<u32, u32>,
+    pub(super) drift: Drift,
     /// The last cuts within a drain.
     cuts: Vec<FlowCut>,
 }
@@ -34,7 +35,15 @@ impl Kernel {
         identities: Identities,
         sweep: Sweep,
     ) -> Self {
-        Self { tables: Some(tables), confirmed, identities, sweep, idle: BTreeMap::new(), cuts: Vec::new() }
+        Self {
+            tables: Some(tables),
+            confirmed,
+            identities,
+            sweep,
+            idle: BTreeMap::new(),
+            drift: Drift::default(),
+            cuts: Vec::new(),
+        }
     }
 
     /// Takes in the cuts that drains ask for; those of them that are new, and find entries.
@@ -74,6 +83,30 @@ impl Kernel {
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
             Err(_) => Err(gone("the kernel planes")),
         }
+    }
+}
+
+/// Entries of the maps that were found not to be as they were left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drift {
+    found: u64,
+    repaired: u64,
+}
+
+impl Drift {
+    /// An audit found so many.
+    pub(super) fn find(&mut self, entries: usize) {
+        self.found += entries as u64;
+    }
+
+    /// Everything that is desired is applied.
+    pub(super) fn settle(&mut self) {
+        self.repaired += std::mem::take(&mut self.found);
+    }
+
+    /// So many since the start.
+    pub(super) fn repaired(self) -> u64 {
+        self.repaired
     }
 }
 

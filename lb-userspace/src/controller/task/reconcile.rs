@@ -34,6 +34,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// As [`Self::reconcile`]; the first refusal.
     pub(super) async fn try_reconcile(&mut self) -> Result<(), PlaneError> {
         let now = now();
+        self.damper.clear();
         self.pools.expire(now);
         self.keep();
         let mut fold = self.pools.fold(now);
@@ -143,6 +144,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         match errors.into_iter().next() {
             None => {
                 self.retry = None;
+                if let Ok(kernel) = &mut self.kernel {
+                    kernel.drift.settle();
+                }
                 Ok(())
             }
             Some(error) => {

@@ -151,6 +151,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             }),
             traffic: &traffic,
             pools: &self.pools,
+            drift_repaired: self.kernel.as_ref().map_or(0, |kernel| kernel.drift.repaired()),
             kept: self.kept_status(),
         }))
     }

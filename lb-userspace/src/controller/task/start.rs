@@ -17,6 +17,7 @@ use super::planes::{Kernel, Proxy};
 use super::{Controller, now};
 use crate::config::{Config, Interfaces};
 use crate::controller::apply::Confirmed;
+use crate::controller::damper::Damper;
 use crate::controller::desired::{Fold, Pools};
 use crate::controller::ids::Part;
 use crate::controller::kernel_state::{Identities, pools_by_listen};
@@ -100,6 +101,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             follow: Follow::new(now),
             watch: now,
             retry: None,
+            damper: Damper::default(),
         };
         controller.placements = controller.place(&controller.config, &controller.fold);
         let refused = controller.placements.iter().find_map(|(service, placement)| match placement {
