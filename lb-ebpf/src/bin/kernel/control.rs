@@ -8,8 +8,8 @@ use aya_ebpf::maps::LruHashMap;
 use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
-    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, NextHop,
-    Service, ServiceId, Slot, SocketKey, Station, Vip, limits,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
+    Handshake, NextHop, Service, ServiceId, Slot, SocketKey, Station, Vip, limits,
 };
 use lb_ebpf::rare::limiter::Answer;
 use lb_ebpf::tables::{Direction, Tables};
@@ -164,6 +164,10 @@ impl Tables for Control {
     }
 
     #[inline(always)]
+    fn count_handshake(&self, backend: BackendId, step: Handshake) {
+        Maps.count_handshake(backend, step);
+    }
+
     fn count_drop(&self, service: &Service) {
         Maps.count_drop(service);
     }
