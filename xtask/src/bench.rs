@@ -41,37 +41,22 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let toolbox = setup::ready()?;
     build_ebpf::build(&toolbox)?;
     let (binary, passed) = match bench {
-        Bench::Kernel(passed) => {
-            build_ebpf::build_bench(&toolbox)?;
-            ("bench_kernel", passed)
-        }
-        Bench::E2e(passed) => {
-            rights::namespaces().map_err(|reason| anyhow!(reason))?;
-            daemon::build()?;
-            ("bench_e2e", passed)
-        }
-        Bench::Flood(passed) => {
-            rights::namespaces().map_err(|reason| anyhow!(reason))?;
-            build_ebpf::build_control(&toolbox)?;
-            daemon::build()?;
-            ("bench_flood", passed)
-        }
-        Bench::Churn(passed) => {
-            rights::namespaces().map_err(|reason| anyhow!(reason))?;
-            daemon::build()?;
-            ("bench_churn", passed)
-        }
-        Bench::Crash(passed) => {
-            rights::namespaces().map_err(|reason| anyhow!(reason))?;
-            daemon::build()?;
-            ("crash_points", passed)
-        }
-        Bench::Weights(passed) => {
-            rights::namespaces().map_err(|reason| anyhow!(reason))?;
-            daemon::build()?;
-            ("bench_weights", passed)
-        }
+        Bench::Kernel(passed) => ("bench_kernel", passed),
+        Bench::E2e(passed) => ("bench_e2e", passed),
+        Bench::Flood(passed) => ("bench_flood", passed),
+        Bench::Churn(passed) => ("bench_churn", passed),
+        Bench::Crash(passed) => ("crash_points", passed),
+        Bench::Weights(passed) => ("bench_weights", passed),
     };
+    match bench {
+        Bench::Kernel(_) => build_ebpf::build_bench(&toolbox)?,
+        Bench::Flood(_) => build_ebpf::build_control(&toolbox)?,
+        Bench::E2e(_) | Bench::Churn(_) | Bench::Crash(_) | Bench::Weights(_) => {}
+    }
+    if !matches!(bench, Bench::Kernel(_)) {
+        rights::namespaces().map_err(|reason| anyhow!(reason))?;
+        daemon::build()?;
+    }
     let mut command = process::cargo(&process::own_cargo());
     command.args(["run", "--release", "--package", "lb-testbed", "--bin", binary, "--"]);
     process::run(command.args(&passed.arguments).stdout(Stdio::from(report)))

@@ -6,6 +6,7 @@ mod interfaces;
 mod kernel;
 mod local;
 mod refresh;
+mod silent;
 mod stop;
 mod tasks;
 mod vips;

@@ -1,5 +1,6 @@
 //! A server that is a queue: one request at a time, each so long.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,17 +32,17 @@ impl Queue {
         let listener = namespace.run(|| std::net::TcpListener::bind(address))??;
         listener.set_nonblocking(true)?;
         let id: Arc<str> = id.into();
-        runtime.spawn(async move {
-            let listener = TcpListener::from_std(listener)?;
-            let turn = Arc::new(Mutex::new(()));
-            loop {
-                let (stream, _) = listener.accept().await?;
-                tokio::spawn(answer(stream, Arc::clone(&id), Arc::clone(&turn), service));
-            }
-            #[expect(unreachable_code, reason = "says what the errors are")]
-            anyhow::Ok(())
-        });
+        runtime.spawn(accept(listener, id, service));
         Ok(Self { _runtime: runtime })
+    }
+}
+
+async fn accept(listener: std::net::TcpListener, id: Arc<str>, service: Duration) -> Result<Infallible> {
+    let listener = TcpListener::from_std(listener)?;
+    let turn = Arc::new(Mutex::new(()));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(answer(stream, Arc::clone(&id), Arc::clone(&turn), service));
     }
 }
 

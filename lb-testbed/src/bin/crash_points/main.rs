@@ -32,7 +32,7 @@ struct Walk {
     /// The first call
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// Only every so manieth call
+    /// From one call to the next that it dies at
     #[arg(long, default_value_t = 1)]
     step: u64,
     /// Flows that live long

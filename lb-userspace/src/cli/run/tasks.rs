@@ -1,8 +1,7 @@
 //! The tasks between the parts. Each runs until it is told to stop; one whose channel is closed waits for that
 //! too, since the task at the other end has ended early and is the one to name.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controller::task::Controller;
-use crate::health::{Checker, Observation, Role, Target};
+use crate::health::{Checker, Observation, Target};
 use crate::network::{Facts, Network, Reached};
 use crate::state::{self, Saved, Snapshot, Store};
 use crate::supervisor::Outcome;
 
 use super::interfaces::Attacher;
+use super::silent::Silent;
 use super::vips::Hosted;
 
 /// Runs the controller, then hands the proxy plane over.
@@ -62,7 +62,11 @@ pub(super) async fn check(
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            Ok(()) = targets.changed() => checker.set_targets(targets.borrow_and_update().clone()),
+            Ok(()) = targets.changed() => {
+                let targets = targets.borrow_and_update().clone();
+                silent.retain(&targets);
+                checker.set_targets(targets);
+            }
             Ok(()) = facts.changed() => {
                 let ways = reached.take_in(&facts.borrow_and_update());
                 ways.lost.iter().for_each(|(host, why)| checker.lose(*host, why));
@@ -80,30 +84,6 @@ pub(super) async fn check(
                 }
             }
         }
-    }
-}
-
-/// Backends whose last check got no answer in time.
-#[derive(Debug, Default)]
-struct Silent(HashSet<(String, SocketAddr)>);
-
-impl Silent {
-    /// Whether this is the first check of a backend that got no answer, after one that did.
-    fn falls(&mut self, observation: &Observation, targets: &[Target]) -> bool {
-        let Observation { pool, address, role, check, .. } = observation;
-        let key = (pool.clone(), *address);
-        if *role != Role::Check {
-            return false;
-        }
-        if check.ok {
-            self.0.remove(&key);
-            return false;
-        }
-        let is_it = |target: &&Target| target.pool == *pool && target.address == *address;
-        let timeout = targets.iter().find(is_it).map(|target| target.health.timeout);
-        // Somewhat before the time-out: its clock is not ours.
-        let is_late = timeout.is_some_and(|time| check.took_ms >= time.as_secs_f64() * 1000.0 * 0.9);
-        is_late && self.0.insert(key)
     }
 }
 
