@@ -4,12 +4,21 @@
 pub const SERVICES: u32 = 16 * 1024;
 /// Buckets of the services' index: a quarter of its words at most is taken.
 pub const SERVICE_BUCKETS: u32 = SERVICES / 2;
-/// Buckets of the endpoints' index, likewise.
-pub const ENDPOINT_BUCKETS: u32 = BACKENDS / 2;
+/// Buckets of the endpoints' index, likewise. Of one size for every number of backends: programs know it.
+pub const ENDPOINT_BUCKETS: u32 = MAX_BACKENDS / 2;
 /// Entries beyond the capacity of a table with buckets: room for new values beside the old ones.
 pub const SPARE_ENTRIES: u32 = 1024;
-/// Backends, over all pools and generations in use: one index each, index 0 unused.
+/// Backends where the config is silent (`kernel.backends`).
 pub const BACKENDS: u32 = 32 * 1024;
+/// The most that it may ask for.
+pub const MAX_BACKENDS: u32 = 128 * 1024;
+
+/// Entries of the maps by backend index that have room for `backends`, over all pools and generations in use. Index 0
+/// is no backend's.
+pub const fn backend_entries(backends: u32) -> u32 {
+    backends + 1
+}
+
 /// Maglev tables: one a pool, address family and protocol in use.
 pub const TABLES: u32 = 8192;
 /// Slots of the largest table that `table_size` may ask for: a prime.

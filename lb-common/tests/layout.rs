@@ -70,7 +70,7 @@ fn offsets() {
 fn capacities() {
     use lb_common::limits::*;
     assert_eq!([SERVICES, SERVICE_BUCKETS, STATIONS], [16384, 8192, 16384]);
-    assert_eq!([BACKENDS, ENDPOINT_BUCKETS], [32768, 16384]);
+    assert_eq!([BACKENDS, MAX_BACKENDS, ENDPOINT_BUCKETS], [32768, 131_072, 65536]);
     assert_eq!([LOCAL_ADDRESSES, ROUTES, HOSTS, HOST_BUCKETS], [4096, 65536, 69632, 32768]);
     assert_eq!([LISTS, LIST_BUCKETS, TABLES, SPARE_ENTRIES], [64, 2, 8192, 1024]);
     assert_eq!([WANTED, ASKERS, PEERS, HALF_OPEN], [1024, 4096, 65536, 262_144]);

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use lb_common::{
-    Address, BackendId, Counter, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop, names,
+    Address, BackendId, Counter, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop, limits, names,
 };
 use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
@@ -95,7 +95,8 @@ impl Loaded {
     /// Loads an object, its flow table for so many flows.
     pub(crate) fn open(bpffs: Bpffs, object: &[u8], flows: u32) -> Result<Self> {
         let dir = bpffs.join("sluice");
-        let settings = Settings { bpf_dir: &dir, flows, hash_seed: Some(SEED), object };
+        let settings =
+            Settings { bpf_dir: &dir, flows, backends: limits::BACKENDS, hash_seed: Some(SEED), object };
         let (plane, _) = KernelPlane::open(&settings)?;
         let maps = &dir.join("maps");
         let flows = FlowMap::open(maps, names::MAP_FLOWS, names::MAP_FLOW_BUCKETS, SEED)?;

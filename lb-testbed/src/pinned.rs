@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
+use lb_common::limits;
 use lb_userspace::kernel::{Adopted, KernelError, KernelPlane, Settings};
 use lb_userspace::network::Link;
 
@@ -44,7 +45,13 @@ impl Fixture {
         flows: u32,
         hash_seed: Option<[u64; 2]>,
     ) -> Result<(KernelPlane, Adopted), KernelError> {
-        KernelPlane::open(&Settings { bpf_dir: dir, flows, hash_seed, object: &self.object })
+        KernelPlane::open(&Settings {
+            bpf_dir: dir,
+            flows,
+            backends: limits::BACKENDS,
+            hash_seed,
+            object: &self.object,
+        })
     }
 
     /// Opens [`Self::dir`].

@@ -50,7 +50,13 @@ fn two_cpus_and_a_sweep_leave_every_flow_once_or_not_at_all() -> Result<()> {
     let bpffs = Bpffs::mount()?;
     let dir = bpffs.join("sluice");
     let object = object::bytes()?;
-    let settings = Settings { bpf_dir: &dir, flows: 1024, hash_seed: Some(SEED), object: &object };
+    let settings = Settings {
+        bpf_dir: &dir,
+        flows: 1024,
+        backends: limits::BACKENDS,
+        hash_seed: Some(SEED),
+        object: &object,
+    };
     let (mut plane, _) = KernelPlane::open(&settings)?;
     let mut world = World::new();
     world.state.services.values_mut().for_each(|service| service.half_open = HALF_OPEN);

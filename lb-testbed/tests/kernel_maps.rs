@@ -37,8 +37,13 @@ impl Fixture {
     }
 
     fn open(&self) -> Result<Tables> {
-        let settings =
-            Settings { bpf_dir: &self.dir(), flows: FLOWS, hash_seed: Some(SEED), object: &self.object };
+        let settings = Settings {
+            bpf_dir: &self.dir(),
+            flows: FLOWS,
+            backends: limits::BACKENDS,
+            hash_seed: Some(SEED),
+            object: &self.object,
+        };
         Ok(KernelPlane::open(&settings)?.0.tables)
     }
 
@@ -286,7 +291,7 @@ fn errors_name_the_map_the_key_and_the_reason() -> Result<()> {
         error.reason
     );
 
-    let index = limits::BACKENDS;
+    let index = limits::backend_entries(limits::BACKENDS);
     let error = tables.apply(&KernelAction::PutBackend { index, backend: Backend::default() });
     assert_eq!(error.expect_err("beyond the end").object, format!("map BACKENDS, key {index}"));
     let error = tables.apply(&KernelAction::SwapTable { table: limits::TABLES, slots: slots(251, 1) });

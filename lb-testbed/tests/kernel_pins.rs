@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, MapInfo, loaded_maps};
 use aya::programs::{ProgramInfo, loaded_programs};
-use lb_common::{Backend, BackendId, flow_table, names};
+use lb_common::{Backend, BackendId, flow_table, limits, names};
 use lb_testbed::pinned::{Fixture, link, names_in, run, veth};
 use lb_userspace::config::PlaneChoice;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelTables};
@@ -174,6 +174,14 @@ fn maps_of_another_layout_are_refused_by_name() -> Result<()> {
     let KernelError::Layout { path, what, pinned: 1032, needed: 2048, .. } = &error else { bail!("{error}") };
     assert_eq!((path, *what), (&fixture.dir().join("maps/FLOWS"), "capacity"));
     assert!(error.to_string().contains("kernel.flows = 1032"), "{error}");
+    let (dir, object) = (fixture.dir(), fixture.object.clone());
+    let more = Settings { bpf_dir: &dir, flows: 1024, backends: 40_000, hash_seed: None, object: &object };
+    let error = KernelPlane::open(&more).err().context("more backends")?;
+    let KernelError::Layout { path, what, pinned: 32768, needed: 40_000, .. } = &error else {
+        bail!("{error}")
+    };
+    assert_eq!((path, *what), (&fixture.dir().join("maps/ENDPOINTS"), "capacity"));
+    assert!(error.to_string().contains("kernel.backends = 32768"), "{error}");
 
     let hosts = fixture.dir().join("maps/HOSTS");
     let found = MapInfo::from_pin(&hosts)?;
@@ -282,7 +290,13 @@ fn kernel_planes_are_available_here_and_a_refused_object_is_named() -> Result<()
     let fixture = Fixture::new()?;
     assert_eq!(kernel::available(PlaneChoice::Auto, Some(&fixture.object))?, fixture.object);
     assert_eq!(kernel::available(PlaneChoice::Auto, None), Err(Unavailable::NoObject));
-    let settings = Settings { bpf_dir: &fixture.dir(), flows: 1024, hash_seed: None, object: b"no ELF" };
+    let settings = Settings {
+        bpf_dir: &fixture.dir(),
+        flows: 1024,
+        backends: limits::BACKENDS,
+        hash_seed: None,
+        object: b"no ELF",
+    };
     let error = KernelPlane::open(&settings).err().context("no object")?;
     assert!(matches!(error, KernelError::Object { .. }), "{error}");
     Ok(())

@@ -184,6 +184,8 @@ pub struct Kernel {
     pub interfaces: Interfaces,
     /// Capacity of the flow table, 1024 to 64 Mi.
     pub flows: u32,
+    /// Backends that the maps have room for, 1024 to 128 Ki.
+    pub backends: u32,
     /// The hash seed; `None`: random, kept with the pins.
     pub hash_seed: Option<lb_common::hash::Seed>,
     /// Whether pings to the VIPs of kernel planes are answered.

@@ -583,7 +583,8 @@ fn deep_nesting_is_no_way_to_end_the_process() {
 
 #[test]
 fn more_backends_than_the_maps_hold_are_refused() {
-    let many = lb_common::limits::BACKENDS;
+    let most = lb_common::limits::BACKENDS;
+    let many = most + 1;
     let backends: String = (1..many)
         .map(|number| {
             let [_, a, b, c] = number.to_be_bytes();
@@ -595,8 +596,8 @@ fn more_backends_than_the_maps_hold_are_refused() {
     assert_eq!(
         messages(&problems),
         format!(
-            "config.toml:5:1: pool: {many} backends are too many: {} at most (hint: leave some out)\n",
-            many - 1
+            "config.toml:5:1: pool: {many} backends are too many: {most} at most (hint: raise kernel.backends, up \
+             to 131072)\n"
         )
     );
 }

@@ -37,7 +37,7 @@ pub fn frozen(old: &Config, new: &Config) -> Vec<Problem> {
     const KEYS: [(&str, &[&str]); 3] = [
         ("daemon", &["bpf_dir", "checks_at_once", "log_format", "state_dir"]),
         ("admin", &["listen", "socket", "token_file"]),
-        ("kernel", &["flows", "hash_seed"]),
+        ("kernel", &["backends", "flows", "hash_seed"]),
     ];
     let mut problems = Vec::new();
     let (before, after) = (sections(old), sections(new));
@@ -141,6 +141,7 @@ fn sections(config: &Config) -> BTreeMap<&'static str, Settings> {
                 ("plane", plane(kernel.plane)),
                 ("interfaces", interfaces),
                 ("flows", kernel.flows.to_string()),
+                ("backends", kernel.backends.to_string()),
                 ("ping", kernel.ping.to_string()),
                 ("local", if kernel.local { "auto" } else { "off" }.to_owned()),
             ]

@@ -36,7 +36,7 @@ pub(super) fn check(report: &Report<'_>, file: File) -> Read<Config> {
     }
     endpoints(report, &file.kernel, &services, &by_name);
     all_down(report, &services);
-    capacities(report, &services, &pools);
+    capacities(report, &file.kernel, &services, &pools);
 
     Ok(Config {
         daemon: file.daemon,
@@ -202,18 +202,26 @@ fn all_down(report: &Report<'_>, services: &[(usize, &Service)]) {
 }
 
 /// The kernel's maps are of fixed size.
-fn capacities(report: &Report<'_>, services: &[(usize, &Service)], pools: &[(usize, &Pool)]) {
-    let too_many = |path: &str, what: &str, count: usize, most: u32| {
+fn capacities(
+    report: &Report<'_>,
+    kernel: &Kernel,
+    services: &[(usize, &Service)],
+    pools: &[(usize, &Pool)],
+) {
+    let refuse = |path: &str, what: &str, count: usize, most: u32, hint: &str| {
         if count > most as usize {
             let fault = Fault::new(format!("{count} {what} are too many: {most} at most"));
-            report.fault(path, fault.hint("leave some out"));
+            report.fault(path, fault.hint(hint));
         }
     };
+    let too_many = |path, what, count, most| refuse(path, what, count, most, "leave some out");
     // Every listen address takes an entry, and every IP address one more.
     let listens = services.iter().map(|(_, service)| service.listen.len()).sum();
     too_many("service", "listen addresses", listens, limits::SERVICES / 2);
     let backends = pools.iter().map(|(_, pool)| pool.backends.len()).sum();
-    too_many("pool", "backends", backends, limits::BACKENDS - 1);
+    let raise = format!("raise kernel.backends, up to {}", limits::MAX_BACKENDS);
+    let hint = if backends <= limits::MAX_BACKENDS as usize { raise.as_str() } else { "leave some out" };
+    refuse("pool", "backends", backends, kernel.backends, hint);
     // One table a family and protocol.
     too_many("pool", "pools", pools.len(), limits::TABLES / 4);
 }

@@ -79,6 +79,7 @@ fn kernel(mut s: Section<'_, '_>) -> Kernel {
         plane,
         interfaces: interfaces(&mut s, plane),
         flows: s.or("flows", limits::FLOWS, integer(1024..=64 * 1024 * 1024)),
+        backends: s.or("backends", limits::BACKENDS, integer(1024..=limits::MAX_BACKENDS)),
         hash_seed: s.or("hash_seed", None, values::hash_seed),
         ping: s.or("ping", true, values::boolean),
         local: s.or("local", true, word(words::LOCAL)),

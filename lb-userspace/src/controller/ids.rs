@@ -50,17 +50,20 @@ pub struct BackendIds {
     /// The last id of each index that was ever given out.
     last: BTreeMap<u32, BackendId>,
     free: BTreeSet<u32>,
+    /// How many there may be.
+    limit: u32,
 }
 
 impl BackendIds {
-    /// Takes over the ids of a previous daemon; `pools` tells which pool a listen address leads to now.
-    pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>) -> Self {
+    /// Takes over the ids of a previous daemon; `pools` tells which pool a listen address leads to now, `limit` how
+    /// many backends there may be.
+    pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>, limit: u32) -> Self {
         let owners: BTreeMap<_, _> = applied
             .endpoints
             .values()
             .filter_map(|endpoint| Some((endpoint.backend, (*pools.get(&endpoint.vip)?).to_owned())))
             .collect();
-        let mut ids = Self::default();
+        let mut ids = Self { limit, ..Self::default() };
         for (index, backend) in &applied.backends {
             let endpoint = backend.endpoint();
             let held = Held { id: backend.id, pool: owners.get(&backend.id).cloned(), retired: false };
@@ -113,7 +116,7 @@ impl BackendIds {
                 return Ok(Some(Claim { id, clear: false }));
             }
         }
-        let id = self.fresh(applied, named).ok_or(Exhausted { what: "backend", limit: limits::BACKENDS })?;
+        let id = self.fresh(applied, named).ok_or(Exhausted { what: "backend", limit: self.limit })?;
         self.last.insert(id.index(), id);
         self.held.insert(endpoint, Held { id, pool: Some(pool.to_owned()), retired: false });
         Ok(Some(Claim { id, clear: true }))
@@ -130,7 +133,7 @@ impl BackendIds {
             return Some(id);
         }
         let beyond = self.last.last_key_value().map_or(1, |(index, _)| index + 1);
-        (beyond..limits::BACKENDS).find_map(|index| {
+        (beyond..limits::backend_entries(self.limit)).find_map(|index| {
             let id = next(index);
             if id.is_none() {
                 self.free.insert(index);
@@ -312,6 +315,11 @@ mod tests {
     use lb_common::Backend;
 
     const WEB: &str = "web";
+    const LIMIT: u32 = 1024;
+
+    fn ids() -> BackendIds {
+        BackendIds::adopt(&KernelState::default(), &BTreeMap::new(), LIMIT)
+    }
 
     fn endpoint(last: u8) -> SocketKey {
         SocketKey::new(SocketAddr::from(([10, 0, 0, last], 80)), Protocol::Tcp.number())
@@ -337,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_retired_id_comes_back_as_the_next_generation_once_that_is_confirmed() {
-        let mut ids = BackendIds::default();
+        let mut ids = ids();
         let empty = KernelState::default();
         let id = claim(&mut ids, 1, &empty, &[]).unwrap();
         assert_eq!(id, BackendId::new(1, 0), "index 0 stays unused");
@@ -350,7 +358,7 @@ mod tests {
 
     #[test]
     fn generations_that_something_names_are_skipped() {
-        let mut ids = BackendIds::default();
+        let mut ids = ids();
         let empty = KernelState::default();
         let named = [BackendId::new(1, 0), BackendId::new(1, 1)];
         assert_eq!(claim(&mut ids, 1, &empty, &named), Some(BackendId::new(1, 2)));
@@ -358,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_freed_index_is_used_again_under_another_generation() {
-        let mut ids = BackendIds::default();
+        let mut ids = ids();
         let empty = KernelState::default();
         let id = claim(&mut ids, 1, &empty, &[]).unwrap();
         ids.retire(&BTreeMap::new());
@@ -372,7 +380,7 @@ mod tests {
     fn adopted_ids_stay_and_gaps_are_filled() {
         let id = BackendId::new(3, 7);
         let state = applied(&[(1, id)]);
-        let mut ids = BackendIds::adopt(&state, &BTreeMap::new());
+        let mut ids = BackendIds::adopt(&state, &BTreeMap::new(), LIMIT);
         assert_eq!(ids.get(&endpoint(1)), Some(id));
         assert_eq!(claim(&mut ids, 1, &state, &[]), Some(id));
         let others: Vec<_> = (2..5).map(|last| claim(&mut ids, last, &state, &[]).unwrap().index()).collect();
@@ -381,9 +389,9 @@ mod tests {
 
     #[test]
     fn too_many_backends_are_told() {
-        let mut ids = BackendIds::default();
+        let mut ids = ids();
         let empty = KernelState::default();
-        for number in 1..limits::BACKENDS {
+        for number in 1..=LIMIT {
             let address = SocketAddr::from(([10, 1, (number >> 8) as u8, number as u8], 80));
             let endpoint = SocketKey::new(address, Protocol::Tcp.number());
             ids.claim(endpoint, WEB, &empty, &BTreeSet::new()).unwrap();

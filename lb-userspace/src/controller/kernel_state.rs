@@ -66,7 +66,7 @@ impl Identities {
     pub fn adopt(applied: &KernelState, config: &Config) -> Self {
         let pools = pools_by_listen(config);
         Self {
-            backends: BackendIds::adopt(applied, &pools),
+            backends: BackendIds::adopt(applied, &pools, config.kernel.backends),
             services: ServiceIds::adopt(applied),
             tables: TableNumbers::adopt(applied, &pools),
             assignments: Assignments::default(),

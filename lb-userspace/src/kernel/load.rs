@@ -7,7 +7,7 @@ use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use lb_common::hash::Seed;
-use lb_common::{flow_table, names};
+use lb_common::{flow_table, limits, names};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use zerocopy::{FromBytes, IntoBytes};
@@ -28,10 +28,30 @@ pub struct Settings<'a> {
     pub bpf_dir: &'a Path,
     /// Capacity of the flow table.
     pub flows: u32,
+    /// Backends that the maps have room for.
+    pub backends: u32,
     /// The hash seed; `None`: the pinned one, else a random one.
     pub hash_seed: Option<Seed>,
     /// The kernel object.
     pub object: &'a [u8],
+}
+
+impl Settings<'_> {
+    /// The maps whose size follows from the config, with their entries.
+    fn sizes(&self) -> [(&'static str, u32); 8] {
+        let buckets = flow_table::buckets(self.flows);
+        let backends = limits::backend_entries(self.backends);
+        [
+            (names::MAP_FLOWS, flow_table::entries(buckets)),
+            (names::MAP_FLOW_BUCKETS, buckets),
+            (names::MAP_EXACT, flow_table::capacity(buckets)),
+            (names::MAP_ENDPOINTS, self.backends + limits::SPARE_ENTRIES),
+            (names::MAP_BACKENDS, backends),
+            (names::MAP_EXACT_HINTS, backends),
+            (names::MAP_BACKEND_TRAFFIC, backends),
+            (names::MAP_HANDSHAKES, backends),
+        ]
+    }
 }
 
 /// What was found from an earlier daemon.
@@ -65,7 +85,7 @@ impl KernelPlane {
         let dir = BpfDir::create(settings.bpf_dir)?;
         let object =
             Object::parse(settings.object).map_err(|error| KernelError::Object { reason: words(&error) })?;
-        let maps = check_layouts(&dir, &object, settings.flows)?;
+        let maps = check_layouts(&dir, &object, settings)?;
         let seed = open_seed(&dir, &object, settings.hash_seed)?;
         for (name, value_size) in inner::MAPS_OF_MAPS.into_iter().filter(|(name, _)| !maps.contains(name)) {
             let entries = definition(&object, name)?.max_entries();
@@ -90,7 +110,11 @@ fn definition<'a>(object: &'a Object, name: &str) -> Result<&'a aya_obj::Map, Ke
 }
 
 /// Compares every pinned map with what this build needs; returns those that are pinned.
-fn check_layouts(dir: &BpfDir, object: &Object, flows: u32) -> Result<Vec<&'static str>, KernelError> {
+fn check_layouts(
+    dir: &BpfDir,
+    object: &Object,
+    settings: &Settings<'_>,
+) -> Result<Vec<&'static str>, KernelError> {
     let mut pinned = Vec::new();
     for name in names::MAPS {
         let path = dir.pin(bpffs::MAPS, name);
@@ -100,12 +124,8 @@ fn check_layouts(dir: &BpfDir, object: &Object, flows: u32) -> Result<Vec<&'stat
         }
         let found = MapInfo::from_pin(&path).map_err(|error| KernelError::map(*name, &error))?;
         let found_type = found.map_type().map_err(|error| KernelError::map(*name, &error))? as u32;
-        let entries = match *name {
-            names::MAP_FLOWS => flow_table::entries(flow_table::buckets(flows)),
-            names::MAP_EXACT => flow_table::capacity(flow_table::buckets(flows)),
-            names::MAP_FLOW_BUCKETS => flow_table::buckets(flows),
-            _ => definition.max_entries(),
-        };
+        let configured = settings.sizes().into_iter().find(|(map, _)| map == name);
+        let entries = configured.map_or(definition.max_entries(), |(_, entries)| entries);
         let facts = [
             ("type", found_type, definition.map_type()),
             ("key size", found.key_size(), definition.key_size()),
@@ -116,11 +136,16 @@ fn check_layouts(dir: &BpfDir, object: &Object, flows: u32) -> Result<Vec<&'stat
         for (what, pinned, needed) in facts {
             if pinned != needed {
                 let cleanup = "stop sluice and run `sluice cleanup` (ends open connections)";
-                let (pinned, needed, cure) = if *name == names::MAP_FLOWS && what == "capacity" {
-                    let pinned = flow_table::capacity(pinned / flow_table::WAYS);
-                    (pinned, flows, format!("set kernel.flows = {pinned}, or {cleanup}"))
-                } else {
-                    (pinned, needed, cleanup.to_owned())
+                let (pinned, needed, cure) = match *name {
+                    names::MAP_FLOWS if what == "capacity" => {
+                        let pinned = flow_table::capacity(pinned / flow_table::WAYS);
+                        (pinned, settings.flows, format!("set kernel.flows = {pinned}, or {cleanup}"))
+                    }
+                    names::MAP_ENDPOINTS if what == "capacity" => {
+                        let pinned = pinned.saturating_sub(limits::SPARE_ENTRIES);
+                        (pinned, settings.backends, format!("set kernel.backends = {pinned}, or {cleanup}"))
+                    }
+                    _ => (pinned, needed, cleanup.to_owned()),
                 };
                 let (pinned, needed) = (pinned.into(), needed.into());
                 return Err(KernelError::Layout { path, what, pinned, needed, cure });
@@ -172,12 +197,12 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
     for name in names::MAPS {
         loader.map_pin_path(name, dir.pin(bpffs::MAPS, name));
     }
+    for (name, entries) in settings.sizes() {
+        loader.map_max_entries(name, entries);
+    }
     let buckets = flow_table::buckets(settings.flows);
     let secret = flow_table::secret(seed);
     loader
-        .map_max_entries(names::MAP_FLOWS, flow_table::entries(buckets))
-        .map_max_entries(names::MAP_FLOW_BUCKETS, buckets)
-        .map_max_entries(names::MAP_EXACT, flow_table::capacity(buckets))
         .override_global(names::GLOBAL_SEED, &seed, true)
         .override_global(names::GLOBAL_FLOW_SECRET, &secret, true)
         .override_global(names::GLOBAL_FLOW_COUNT, &buckets, true)

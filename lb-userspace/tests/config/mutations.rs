@@ -94,6 +94,7 @@ const KEYS: &[(Level, &str, &str, &[&[&str]])] = &[
     (KERNEL, "plane", "\"auto\"", &[NO_TEXT, &["\"XDP\"", "\"ebpf\"", "\"proxy\""]]),
     (KERNEL, "interfaces", "\"auto\"", &[&["5", "true", "{}", "\"eth0\"", "[]"]]),
     (KERNEL, "flows", "1024", &[NO_NUMBER, &["1023", "67108865"]]),
+    (KERNEL, "backends", "1024", &[NO_NUMBER, &["1023", "131073"]]),
     (
         KERNEL,
         "hash_seed",

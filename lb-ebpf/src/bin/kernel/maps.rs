@@ -52,7 +52,7 @@ pub static ENDPOINT_BUCKETS: Array<Bucket> =
 
 /// Backend index -> backend. Written by the controller.
 #[map]
-pub static BACKENDS: Array<Backend> = Array::with_max_entries(limits::BACKENDS, 0);
+pub static BACKENDS: Array<Backend> = Array::with_max_entries(limits::backend_entries(limits::BACKENDS), 0);
 
 /// `BPF_F_MMAPABLE | BPF_F_INNER_MAP` (linux/bpf.h): filled through memory; inner maps differ in size.
 const INNER: usize = 1 << 10 | 1 << 12;
@@ -108,7 +108,7 @@ pub static EXACT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1
 
 /// Backend index -> 1: its endpoint may have exact entries. Set by programs, taken back by the controller.
 #[map]
-pub static EXACT_HINTS: Array<u32> = Array::with_max_entries(limits::BACKENDS, 0);
+pub static EXACT_HINTS: Array<u32> = Array::with_max_entries(limits::backend_entries(limits::BACKENDS), 0);
 
 /// Service index -> VIP, for replies that an exact entry claims. Written by the controller.
 #[map]
@@ -170,11 +170,13 @@ pub static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries
 
 /// Backend index -> traffic.
 #[map]
-pub static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(limits::BACKENDS, 0);
+pub static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
+    PerCpuArray::with_max_entries(limits::backend_entries(limits::BACKENDS), 0);
 
 /// Backend index -> handshakes.
 #[map]
-pub static HANDSHAKES: PerCpuArray<Handshakes> = PerCpuArray::with_max_entries(limits::BACKENDS, 0);
+pub static HANDSHAKES: PerCpuArray<Handshakes> =
+    PerCpuArray::with_max_entries(limits::backend_entries(limits::BACKENDS), 0);
 
 /// Kind of answer -> tokens for answers of the data path's own.
 #[map]

@@ -28,6 +28,7 @@ pub(super) fn open(config: &Config) -> Result<Result<KernelPlane, String>, Failu
     let settings = Settings {
         bpf_dir: &config.daemon.bpf_dir,
         flows: config.kernel.flows,
+        backends: config.kernel.backends,
         hash_seed: config.kernel.hash_seed,
         object,
     };
