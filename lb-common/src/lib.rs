@@ -14,6 +14,7 @@ pub mod exact;
 pub mod flow;
 pub mod flow_table;
 pub mod hash;
+pub mod layout;
 pub mod limits;
 pub mod names;
 pub mod peer;

@@ -101,6 +101,10 @@ pub const MAP_RARE_TC: &str = "RARE_TC";
 /// 0 -> `[u64; 2]`: the hash seed in force, kept so that a new daemon adopts it.
 pub const MAP_SEED: &str = "SEED";
 
+/// 0 -> [`crate::layout::LAYOUT`] of the build that made the maps. No program knows it, so it is none of [`MAPS`]; it is
+/// pinned before any of them.
+pub const MAP_LAYOUT: &str = "LAYOUT";
+
 /// Every map, in the order in which it is pinned.
 pub const MAPS: &[&str] = &[
     MAP_SERVICES,

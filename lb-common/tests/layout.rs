@@ -1,135 +1,178 @@
-//! Sizes, offsets and bytes of everything that lies in pinned maps. A change here is a change of the layout:
-//! daemons before and after it cannot share maps.
+//! What lies in pinned maps, held against the record of its layout's number: `layouts/<number>.txt`.
+
+#![expect(clippy::expect_used, reason = "a test whose input is wrong should stop")]
 
 use core::mem::{align_of, offset_of, size_of};
-use core::net::SocketAddr;
+use std::fmt::Debug;
+use std::path::Path;
 
+use lb_common::buckets::{self, Key};
+use lb_common::flow_table::{self, Place};
+use lb_common::layout::LAYOUT;
+use lb_common::route::{self, Host, Route, Routes};
 use lb_common::{
-    Address, Backend, BackendId, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop,
-    Peer, PeerKey, Port, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
+    Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
+    Handshakes, NextHop, Peer, PeerKey, Port, Service, ServiceId, Slot, SocketKey, Station, Traffic, Vip,
+    hash, limits, names, service, ticks,
 };
-use zerocopy::IntoBytes;
 
-#[test]
-fn sizes_and_alignments() {
-    let layouts = [
-        ("Address", size_of::<Address>(), align_of::<Address>(), 16, 4),
-        ("SocketKey", size_of::<SocketKey>(), align_of::<SocketKey>(), 20, 4),
-        ("NextHop", size_of::<NextHop>(), align_of::<NextHop>(), 20, 4),
-        ("Backend", size_of::<Backend>(), align_of::<Backend>(), 48, 4),
-        ("Service", size_of::<Service>(), align_of::<Service>(), 32, 4),
-        ("Endpoint", size_of::<Endpoint>(), align_of::<Endpoint>(), 56, 4),
-        ("Slot", size_of::<Slot>(), align_of::<Slot>(), 8, 8),
-        ("FlowKey", size_of::<FlowKey>(), align_of::<FlowKey>(), 24, 4),
-        ("HalfOpen", size_of::<HalfOpen>(), align_of::<HalfOpen>(), 36, 4),
-        ("Flow", size_of::<Flow>(), align_of::<Flow>(), 24, 4),
-        ("Station", size_of::<Station>(), align_of::<Station>(), 20, 4),
-        ("PeerKey", size_of::<PeerKey>(), align_of::<PeerKey>(), 32, 8),
-        ("Peer", size_of::<Peer>(), align_of::<Peer>(), 24, 4),
-        ("ExactKey", size_of::<ExactKey>(), align_of::<ExactKey>(), 40, 4),
-        ("Exact", size_of::<Exact>(), align_of::<Exact>(), 24, 4),
-        ("Vip", size_of::<Vip>(), align_of::<Vip>(), 52, 4),
-        ("Traffic", size_of::<Traffic>(), align_of::<Traffic>(), 48, 8),
-        ("Handshakes", size_of::<Handshakes>(), align_of::<Handshakes>(), 24, 8),
-    ];
-    for (name, size, alignment, expected_size, expected_alignment) in layouts {
-        assert_eq!((size, alignment), (expected_size, expected_alignment), "{name}");
-    }
-}
-
-#[test]
-fn offsets() {
-    assert_eq!(offset_of!(SocketKey, port), 16);
-    assert_eq!(offset_of!(SocketKey, protocol), 18);
-    assert_eq!(offset_of!(NextHop, source), 6);
-    assert_eq!(offset_of!(NextHop, ifindex), 12);
-    assert_eq!(offset_of!(NextHop, mtu), 16);
-    assert_eq!(offset_of!(Backend, port), 16);
-    assert_eq!(offset_of!(Backend, id), 20);
-    assert_eq!(offset_of!(Backend, hop), 24);
-    assert_eq!(offset_of!(Backend, plain), 44);
-    assert_eq!(offset_of!(ExactKey, client), 20);
-    assert_eq!(offset_of!(ExactKey, port), 36);
-    assert_eq!(offset_of!(Exact, pending), 12);
-    assert_eq!(offset_of!(Vip, service), 20);
-    assert_eq!(offset_of!(Endpoint, backend), 20);
-    assert_eq!(offset_of!(Endpoint, service), 24);
-    assert_eq!(offset_of!(FlowKey, service), 16);
-    assert_eq!(offset_of!(FlowKey, port), 20);
-    assert_eq!(offset_of!(Station, ifindex), 16);
-    assert_eq!(offset_of!(PeerKey, address), 8);
-    assert_eq!(offset_of!(PeerKey, padding), 28);
-    assert_eq!(offset_of!(Peer, backend), 20);
-    assert_eq!(offset_of!(HalfOpen, expires), 28);
-    assert_eq!(offset_of!(HalfOpen, proven), 32);
-    assert_eq!(offset_of!(Flow, expires), 16);
-    assert_eq!(offset_of!(Flow, closing), 20);
-}
-
-#[test]
-fn capacities() {
-    use lb_common::limits::*;
-    assert_eq!([SERVICES, SERVICE_BUCKETS, STATIONS], [16384, 8192, 16384]);
-    assert_eq!([BACKENDS, MAX_BACKENDS, ENDPOINT_BUCKETS], [32768, 131_072, 65536]);
-    assert_eq!([LOCAL_ADDRESSES, ROUTES, HOSTS, HOST_BUCKETS], [4096, 65536, 69632, 32768]);
-    assert_eq!([LISTS, LIST_BUCKETS, TABLES, SPARE_ENTRIES], [64, 2, 8192, 1024]);
-    assert_eq!([WANTED, ASKERS, PEERS, HALF_OPEN], [1024, 4096, 65536, 262_144]);
-}
-
-#[test]
-fn addresses_and_ports_lie_in_network_order() {
-    let socket: SocketAddr = "192.0.2.10:80".parse().unwrap();
-    let key = SocketKey::new(socket, 6);
-    let expected = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10, 0, 80];
-    assert_eq!(key.as_bytes()[..18], expected);
-    assert_eq!(key.socket(), socket);
-    let socket: SocketAddr = "[2001:db8::1]:443".parse().unwrap();
-    let key = SocketKey::new(socket, 6);
-    assert_eq!(key.address.as_bytes()[..4], [0x20, 0x01, 0x0d, 0xb8]);
-    assert_eq!(key.socket(), socket);
-    assert!(!key.address.is_v4());
-    assert_eq!(Port::new(0x1234).as_bytes(), [0x12, 0x34]);
-}
-
-#[test]
-fn a_slot_keeps_its_four_parts_apart() {
-    let (a, b) = (BackendId::new(0xf_ffff, 0x7ff), BackendId::new(1, 0));
-    for (current, fallback) in [(a, b), (b, a), (a, a), (BackendId::NONE, a)] {
-        for settling in [false, true] {
-            let slot = Slot::tracked(current, fallback, settling);
-            assert_eq!((slot.current(), slot.fallback()), (current, fallback));
-            assert!(slot.is_tracked());
-            assert_eq!(slot.is_settling(), settling);
-        }
-        let slot = Slot::stable(current);
-        assert_eq!((slot.current(), slot.fallback()), (current, current));
-        assert!(!slot.is_tracked() && !slot.is_settling());
-    }
-    assert_eq!(Slot::tracked(b, b, false).0, 1 | 1 << 31 | 1 << 32);
-}
-
-#[test]
-fn ids_keep_index_and_generation_apart() {
-    let id = BackendId::new(77, 2047);
-    assert_eq!((id.index(), id.generation()), (77, 2047));
-    assert_eq!(id.next_generation(), BackendId::new(77, 0));
-    let id = ServiceId::new(77, 9);
-    assert_eq!((id.index(), id.generation()), (77, 9));
-}
-
-#[test]
-fn the_last_two_server_numbers_are_kept() {
-    let mut half = HalfOpen::default();
-    let recorded = |half: &HalfOpen| {
-        let mut numbers: Vec<_> = half.server_isn.iter().take(half.recorded as usize).copied().collect();
-        numbers.sort_unstable();
-        numbers
+/// Size, alignment and offsets of every field. A field that is not named here does not compile.
+macro_rules! types {
+    ($($type:ident { $($field:ident),* $(,)? })*) => {
+        vec![$({
+            let _whole = |value: $type| { let $type { $($field: _),* } = value; };
+            let fields: &[String] = &[$(format!(" {}@{}", stringify!($field), offset_of!($type, $field))),*];
+            let (size, alignment) = (size_of::<$type>(), align_of::<$type>());
+            format!("type {} {size}/{alignment}:{}", stringify!($type), fields.concat())
+        }),*]
     };
-    half.record_server(10);
-    half.record_server(10);
-    assert_eq!(recorded(&half), [10]);
-    half.record_server(20);
-    assert_eq!(recorded(&half), [10, 20]);
-    half.record_server(30);
-    assert_eq!(recorded(&half), [20, 30]);
+}
+
+macro_rules! constants {
+    ($($path:path),* $(,)?) => {
+        [$(format!("constant {} {:?}", stringify!($path).replace(' ', ""), $path)),*]
+    };
+}
+
+fn sample(of: &str, value: impl Debug) -> String {
+    format!("sample {of}: {value:x?}")
+}
+
+/// The layout of this build, a line for each thing.
+fn layout() -> Vec<String> {
+    let mut lines: Vec<String> = names::MAPS.iter().map(|name| format!("map {name}")).collect();
+    lines.extend(types! {
+        Address { words }
+        SocketKey { address, port, protocol }
+        NextHop { destination, source, ifindex, mtu }
+        Backend { address, port, protocol, id, hop, plain }
+        Service { id, table, slots, flags, established, closing, half_open, mss }
+        Endpoint { vip, backend, service }
+        Vip { key, service }
+        FlowKey { client, service, port, padding }
+        HalfOpen { backend, slot, table, isn, server_isn, recorded, expires, proven }
+        Flow { backend, slot, table, seq, expires, closing }
+        ExactKey { endpoint, client, port, padding }
+        Claim { isn, whose, expires }
+        Exact { confirmed, pending }
+        Station { vip, ifindex }
+        PeerKey { socket, address, padding }
+        Peer { address, backend }
+        Host { hop, flags }
+        Route { network, mask, hop }
+        Routes { count, list }
+        Traffic { packets, bytes, reply_packets, reply_bytes, new_flows, drops }
+        Handshakes { syns, accepted, refused }
+    });
+    lines.push(format!("type Slot {}/{}", size_of::<Slot>(), align_of::<Slot>()));
+    lines.push(format!("type flow_table::Bucket {}", size_of::<flow_table::Bucket>()));
+    lines.push(format!("type buckets::Bucket {}", size_of::<buckets::Bucket>()));
+    lines.extend(constants![
+        limits::SERVICES,
+        limits::SERVICE_BUCKETS,
+        limits::ENDPOINT_BUCKETS,
+        limits::SPARE_ENTRIES,
+        limits::TABLES,
+        limits::ROUTES,
+        limits::HOSTS,
+        limits::HOST_BUCKETS,
+        limits::LISTS,
+        limits::LIST_BUCKETS,
+        limits::WANTED,
+        limits::ASKERS,
+        limits::STATIONS,
+        limits::PEERS,
+        limits::HALF_OPEN,
+        service::SOURCE_AFFINITY,
+        service::VIP_MARKER,
+        service::VIP_TCP,
+        service::VIP_UDP,
+        service::TRACK_ALWAYS,
+        service::VIP_PING,
+        ServiceId::DIRECT,
+        ServiceId::NOBODY,
+        route::LOCAL,
+        route::HOP,
+        route::TOO_MANY,
+        buckets::EMPTY,
+        buckets::HOLE,
+        buckets::FILTER,
+        flow_table::WAYS,
+        flow_table::LANES,
+        ticks::SHIFT,
+        names::GONE,
+    ]);
+    lines.extend(samples());
+    let counters =
+        Counter::ALL.iter().map(|counter| format!("counter {} {}", *counter as u32, counter.name()));
+    lines.extend(counters);
+    lines
+}
+
+/// What encodings and hashes make of some values.
+fn samples() -> Vec<String> {
+    let (a, b) = (BackendId::new(0xf_ffff, 0x7ff), BackendId::new(3, 5));
+    let socket = SocketKey::new("192.0.2.10:80".parse().expect("an address"), 6);
+    let tuple = |source: &str, destination: &str| hash::Tuple {
+        source: source.parse::<std::net::IpAddr>().expect("an address").into(),
+        destination: destination.parse::<std::net::IpAddr>().expect("an address").into(),
+        source_port: Port::new(40_000),
+        destination_port: Port::new(80),
+        protocol: 6,
+    };
+    let seed = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+    let client = Address::from(std::net::Ipv6Addr::LOCALHOST);
+    let flow = FlowKey { client, service: ServiceId::new(7, 9), port: Port::new(40_000), padding: 0 };
+    let place = Place::of(&flow, &flow_table::secret(seed), 1024);
+    let hashed = socket.hash();
+    vec![
+        sample("id of a backend", (a.0, b.0)),
+        sample("id of a service", ServiceId::new(7, 9).0),
+        sample("stable slot", Slot::stable(b).0),
+        sample("tracked slot", (Slot::tracked(a, b, false).0, Slot::tracked(b, a, true).0)),
+        sample("IPv4 flow", hash::slot(tuple("192.0.2.1", "198.51.100.2").hash(seed), 65537)),
+        sample("IPv6 flow", hash::slot(tuple("2001:db8::1", "2001:db8::2").hash(seed), 65537)),
+        sample(
+            "place of a socket",
+            (hashed.first(8192), hashed.second(8192), hashed.word(5), hashed.filter()),
+        ),
+        sample("place of a flow", (place.first, place.second, place.mark)),
+        sample("entry of a lane", flow_table::entry(11, 13)),
+        sample("buckets for flows", (flow_table::buckets(1), flow_table::buckets(1_000_000))),
+        sample("entries of buckets", flow_table::entries(1000)),
+    ]
+}
+
+#[test]
+fn the_layout_is_that_of_its_number() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/layouts/{LAYOUT}.txt"));
+    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+    let found = layout();
+    let differing: Vec<_> = found
+        .iter()
+        .filter(|line| !recorded.lines().any(|old| old == *line))
+        .map(|line| format!("+ {line}"))
+        .chain(
+            recorded
+                .lines()
+                .filter(|old| !found.iter().any(|line| line == old))
+                .map(|old| format!("- {old}")),
+        )
+        .collect();
+    assert!(
+        recorded.lines().eq(found.iter()),
+        "maps that are pinned as layout {LAYOUT} would be misread. Raise lb_common::layout::LAYOUT and write the new \
+         record to tests/layouts (or over the newest, where no daemon of that number has ever run anywhere). Changed:\n\
+         {}\n\nThe new record:\n{}",
+        differing.join("\n"),
+        found.join("\n")
+    );
+}
+
+#[test]
+fn every_number_so_far_has_its_record() {
+    for number in 1..=LAYOUT {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/layouts/{number}.txt"));
+        assert!(path.is_file(), "{} is missing", path.display());
+    }
 }

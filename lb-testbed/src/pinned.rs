@@ -1,10 +1,12 @@
 //! Pin directories of tests, and interfaces to attach to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::maps::MapInfo;
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use lb_common::limits;
@@ -90,6 +92,31 @@ impl Fixture {
     /// There is no such folder.
     pub fn links(&self) -> Result<BTreeSet<String>> {
         names_in(&self.dir().join("links"))
+    }
+
+    /// Everything that is pinned, each with its id and a link also with that of its program.
+    ///
+    /// # Errors
+    /// A pin cannot be read.
+    pub fn pins(&self) -> Result<BTreeMap<PathBuf, (u32, u32)>> {
+        let mut pins = BTreeMap::new();
+        for folder in names_in(&self.dir())? {
+            let folder = self.dir().join(folder);
+            for name in names_in(&folder)? {
+                let path = folder.join(name);
+                let ids = match folder.file_name().and_then(OsStr::to_str) {
+                    Some("links" | "local") => {
+                        let info = FdLink::from(PinnedLink::from_pin(&path)?).info()?;
+                        (info.id(), info.program_id())
+                    }
+                    Some("programs") => (ProgramInfo::from_pin(&path)?.id(), 0),
+                    _ => (MapInfo::from_pin(&path)?.id(), 0),
+                };
+                pins.insert(path, ids);
+            }
+            pins.insert(folder, (0, 0));
+        }
+        Ok(pins)
     }
 
     /// Id of a pinned program.

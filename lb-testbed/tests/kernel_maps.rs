@@ -271,7 +271,8 @@ fn pins_of_tables_that_are_not_in_place_go_at_the_next_start() -> Result<()> {
 }
 
 fn aya_obj_array(entries: u32) -> aya_obj::Map {
-    aya_obj::Map::new_from_params(aya::maps::MapType::Array as u32, 4, 8, entries, 0)
+    // linux/bpf.h: BPF_F_MMAPABLE | BPF_F_INNER_MAP.
+    aya_obj::Map::new_from_params(aya::maps::MapType::Array as u32, 4, 8, entries, 1 << 10 | 1 << 12)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Everything is pinned under `bpf_dir`, so packets are forwarded whether a daemon runs or not:
 //!
 //! ```text
-//! maps/<NAME>           every map of `lb_common::names::MAPS`
+//! maps/<NAME>           every map of `lb_common::names::MAPS`, and LAYOUT, the number of their layout
 //! tables/<table>-<id>   the Maglev table in place, old_seen/<table>-<id> likewise
 //! programs/<name>       the programs that this daemon loaded
 //! local/<program>       links of the programs for sockets of this host
@@ -25,6 +25,7 @@ mod exact;
 mod flow_table;
 mod flows;
 mod inner;
+mod layout;
 mod links;
 mod load;
 mod local;

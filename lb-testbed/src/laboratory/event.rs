@@ -34,7 +34,7 @@ pub enum Event {
     Reload,
     /// The daemon is stopped, and another started
     Restart,
-    /// The programs are replaced under their links, again and again
+    /// The programs are replaced under their links by those of another build and back, again and again
     Program,
     /// The daemon is killed, and there is none for a while
     Kill,

@@ -179,11 +179,12 @@ impl Laboratory {
     }
 
     fn replace_programs(&self) -> anyhow::Result<()> {
-        let object = object::bytes()?;
-        for _ in 0..self.scale.repeats {
+        let ours = object::bytes()?;
+        let other = object::rebuilt(&ours)?;
+        for object in [&other, &ours].into_iter().cycle().take(self.scale.repeats as usize) {
             let bpf_dir = &self.bed.sluice.bpf_dir();
             let (plane, flows) = (self.plane, self.scale.table);
-            Takeover { bpf_dir, plane, object: &object, flows, own_map: None }.run()?;
+            Takeover { bpf_dir, plane, object, flows, own_map: None }.run()?;
         }
         Ok(())
     }

@@ -37,7 +37,8 @@ pub(super) struct BpfDir {
 }
 
 impl BpfDir {
-    /// Opens the directory; mounts the BPF file system and makes the directory where they are missing.
+    /// Opens the directory; mounts the BPF file system and makes the directory where they are missing. Its
+    /// subdirectories may be missing still ([`Self::furnish`]).
     ///
     /// Every level is opened without following links and judged by its open descriptor, so nobody can swap a
     /// level between check and use. Afterwards paths are safe to use: no level can be changed by others.
@@ -47,13 +48,25 @@ impl BpfDir {
         }
         let directory = walk(path, true)?.ok_or_else(|| not_bpffs(path, "missing"))?;
         let dir = Self::lock(path, directory)?;
+        dir.check_subdirectories()?;
+        Ok(dir)
+    }
+
+    /// Makes the subdirectories that are missing.
+    pub(super) fn furnish(&self) -> Result<(), KernelError> {
         for name in SUBDIRECTORIES {
-            let path = dir.path.join(name);
-            make(&dir.directory, name.as_ref(), &path)?;
-            let Some(level) = enter(&dir.directory, name.as_ref(), &path)? else { continue };
+            make(&self.directory, name.as_ref(), &self.path.join(name))?;
+        }
+        self.check_subdirectories()
+    }
+
+    fn check_subdirectories(&self) -> Result<(), KernelError> {
+        for name in SUBDIRECTORIES {
+            let path = self.path.join(name);
+            let Some(level) = enter(&self.directory, name.as_ref(), &path)? else { continue };
             check(&level, &path, Rule::Private)?;
         }
-        Ok(dir)
+        Ok(())
     }
 
     /// Opens the directory if it is there.

@@ -97,6 +97,33 @@ pub enum KernelError {
         /// What to do.
         cure: String,
     },
+    /// The pinned maps were made by a build that takes their contents for something else.
+    #[error(
+        "{}: the pinned maps have layout {pinned}, this sluice has layout {needed}. Nothing was changed, and what is \
+         attached goes on forwarding: run the sluice that made them, or run `sluice cleanup` (ends open connections)",
+        path.display()
+    )]
+    OtherLayout {
+        /// Where the number is, or should be.
+        path: PathBuf,
+        /// Of the maps; 0: from before layouts were numbered.
+        pinned: u32,
+        /// Of this build.
+        needed: u32,
+    },
+    /// Programs are attached, and a map of theirs cannot be found.
+    #[error(
+        "{}: the map is not pinned any more, though the program of {} uses it. Nothing was changed, and what is \
+         attached goes on forwarding: put the pin back, or run `sluice cleanup` (ends open connections)",
+        path.display(),
+        link.display()
+    )]
+    MissingMap {
+        /// Where it should be pinned.
+        path: PathBuf,
+        /// A link of those programs.
+        link: PathBuf,
+    },
     /// The configured seed is not the one in force.
     #[error(
         "kernel.hash_seed differs from the seed kept with the pins ({}): open connections depend on it. Set \

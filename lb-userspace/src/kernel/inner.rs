@@ -12,7 +12,7 @@ use aya::maps::{MapData, MapError, MapType};
 
 use lb_common::names;
 
-use super::bpffs;
+use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
 use super::syscall::{Access, Map};
 use crate::data_plane::PlaneError;
@@ -21,52 +21,78 @@ use crate::data_plane::PlaneError;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
-/// The outer maps, and the bytes of an inner map's value.
-pub(super) const MAPS_OF_MAPS: [(&str, u32); 2] = [(names::MAP_TABLES, 8), (names::MAP_OLD_SEEN, 4)];
+/// An array of maps as it is set up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    /// The outer map.
+    pub(super) name: &'static str,
+    /// The subdirectory of the inner maps' pins.
+    pub(super) pins: &'static str,
+    /// Bytes of an inner map's value.
+    value_size: u32,
+}
 
-/// Makes an inner map. Its layout is what the kernel compares with that of the others of its outer map.
-fn create(name: &str, value_size: u32, entries: u32) -> Result<Map, MapError> {
-    let key_size = u32::try_from(size_of::<u32>()).unwrap_or(4);
-    let flags = BPF_F_MMAPABLE | BPF_F_INNER_MAP;
-    let definition =
-        aya_obj::Map::new_from_params(MapType::Array as u32, key_size, value_size, entries, flags);
+impl Kind {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [TABLES, OLD_SEEN];
+
+    /// An inner map of so many elements. The kernel compares it with the others of its outer map.
+    pub(super) fn definition(self, entries: u32) -> aya_obj::Map {
+        let flags = BPF_F_MMAPABLE | BPF_F_INNER_MAP;
+        aya_obj::Map::new_from_params(MapType::Array as u32, 4, self.value_size, entries, flags)
+    }
+
+    /// The pins of all inner maps.
+    pub(super) fn pinned(self, dir: &BpfDir) -> Result<Vec<PathBuf>, KernelError> {
+        let names = bpffs::names(&dir.path().join(self.pins))?;
+        Ok(names.iter().filter(|name| parse(name).is_some()).map(|name| dir.pin(self.pins, name)).collect())
+    }
+}
+
+/// Where the slots are.
+pub(super) const TABLES: Kind = Kind { name: names::MAP_TABLES, pins: bpffs::TABLES, value_size: 8 };
+/// Where it is noted when old flows were seen.
+pub(super) const OLD_SEEN: Kind = Kind { name: names::MAP_OLD_SEEN, pins: bpffs::OLD_SEEN, value_size: 4 };
+
+/// Makes an inner map.
+fn create(kind: Kind, entries: u32) -> Result<Map, MapError> {
     // The kernel keeps 15 bytes of a name.
-    MapData::create(definition, name.get(..15).unwrap_or(name), None).and_then(Map::new)
+    let name = kind.name.get(..15).unwrap_or(kind.name);
+    MapData::create(kind.definition(entries), name, None).and_then(Map::new)
+}
+
+/// Table and map id of the pin of an inner map.
+fn parse(pin: &str) -> Option<(u32, u32)> {
+    let (table, id) = pin.split_once('-')?;
+    Some((table.parse().ok()?, id.parse().ok()?))
 }
 
 /// Makes and pins an empty outer map for inner maps of such values.
 ///
 /// The loader would give the outer map a pattern with type information, and kernels before 6.2 then refuse inner
 /// maps that have none (`bpf_map_meta_equal` compares `timer_off`, which differs).
-pub(super) fn make(name: &'static str, value_size: u32, entries: u32, pin: &Path) -> Result<(), KernelError> {
-    let outer = create(name, value_size, 1).and_then(|pattern| pattern.outer(name, entries));
-    let outer = outer.map_err(|error| KernelError::map(name, &error))?;
-    outer.pin(pin).map_err(|error| KernelError::map(name, &error))
+pub(super) fn make(kind: Kind, entries: u32, pin: &Path) -> Result<(), KernelError> {
+    let outer = create(kind, 1).and_then(|pattern| pattern.outer(kind.name, entries));
+    let outer = outer.map_err(|error| KernelError::map(kind.name, &error))?;
+    outer.pin(pin).map_err(|error| KernelError::map(kind.name, &error))
 }
 
 /// An array of maps.
 #[derive(Debug)]
 pub(super) struct MapOfMaps {
-    name: &'static str,
+    kind: Kind,
     outer: Map,
     /// Pins of the inner maps.
     pins: PathBuf,
-    /// Bytes of an inner map's value: 4 or 8.
-    value_size: u32,
 }
 
 impl MapOfMaps {
     /// Opens the pin of the outer map, and removes pins of inner maps that are not in place.
-    pub(super) fn open(
-        name: &'static str,
-        maps: &Path,
-        pins: PathBuf,
-        value_size: u32,
-    ) -> Result<Self, KernelError> {
-        let outer = MapData::from_pin(maps.join(name))
+    pub(super) fn open(kind: Kind, dir: &BpfDir) -> Result<Self, KernelError> {
+        let outer = MapData::from_pin(dir.pin(bpffs::MAPS, kind.name))
             .and_then(Map::new)
-            .map_err(|error| KernelError::map(name, &error))?;
-        let this = Self { name, outer, pins, value_size };
+            .map_err(|error| KernelError::map(kind.name, &error))?;
+        let this = Self { kind, outer, pins: dir.path().join(kind.pins) };
         for (table, id) in this.pinned()? {
             let in_place: Option<u32> = this
                 .id(table)
@@ -83,18 +109,14 @@ impl MapOfMaps {
     /// By their pins: before Linux 6.8 every look at a place waits for an RCU grace period (`bpf_map_copy_value` in
     /// kernel/bpf/syscall.c), and there are thousands of places.
     pub(super) fn placed(&self) -> Result<BTreeSet<u32>, PlaneError> {
-        let pinned = self.pinned().map_err(|error| PlaneError::new(format!("map {}", self.name), error))?;
+        let pinned =
+            self.pinned().map_err(|error| PlaneError::new(format!("map {}", self.kind.name), error))?;
         Ok(pinned.into_iter().map(|(table, _)| table).collect())
     }
 
     /// Table and map id of every pin of an inner map.
     fn pinned(&self) -> Result<Vec<(u32, u32)>, KernelError> {
-        let names = bpffs::names(&self.pins)?;
-        let parse = |name: &String| {
-            let (table, id) = name.split_once('-')?;
-            Some((table.parse().ok()?, id.parse().ok()?))
-        };
-        Ok(names.iter().filter_map(parse).collect())
+        Ok(bpffs::names(&self.pins)?.iter().filter_map(|name| parse(name)).collect())
     }
 
     /// The words of a table's array, the value in the first bytes of each; `None`: its place is empty.
@@ -117,8 +139,8 @@ impl MapOfMaps {
         contents: impl ExactSizeIterator<Item = u64>,
     ) -> Result<(), PlaneError> {
         let count = u32::try_from(contents.len()).map_err(|error| self.fault(table, "size", &error))?;
-        let inner = create(self.name, self.value_size, count)
-            .map_err(|error| self.fault(table, "create its array", &error))?;
+        let inner =
+            create(self.kind, count).map_err(|error| self.fault(table, "create its array", &error))?;
         inner
             .words(Access::Write)
             .and_then(|words| words.fill(contents))
@@ -159,10 +181,12 @@ impl MapOfMaps {
         let inner = MapData::from_pin(self.pin(table, id))
             .and_then(Map::new)
             .map_err(|error| self.fault(table, "open the pin of its array", &error))?;
-        if inner.element_size != self.value_size as usize {
+        if inner.element_size != self.kind.value_size as usize {
             let found = inner.element_size;
-            let reason =
-                format!("its elements have {found} bytes, not {}: run `sluice cleanup`", self.value_size);
+            let reason = format!(
+                "its elements have {found} bytes, not {}: run `sluice cleanup`",
+                self.kind.value_size
+            );
             return Err(PlaneError::new(self.object(table), reason));
         }
         Ok(Some(inner))
@@ -177,7 +201,7 @@ impl MapOfMaps {
     }
 
     fn object(&self, table: u32) -> String {
-        format!("map {}, key {table}", self.name)
+        format!("map {}, key {table}", self.kind.name)
     }
 
     fn fault(&self, table: u32, doing: &str, error: &(dyn std::error::Error + 'static)) -> PlaneError {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aya::maps::{MapData, MapInfo, ProgramArray};
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
@@ -16,6 +16,7 @@ use super::attach::Programs;
 use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
 use super::inner;
+use super::layout;
 use super::links;
 use super::maps::Tables;
 use super::syscall::{self, Map};
@@ -38,7 +39,7 @@ pub struct Settings<'a> {
 
 impl Settings<'_> {
     /// The maps whose size follows from the config, with their entries.
-    fn sizes(&self) -> [(&'static str, u32); 8] {
+    pub(super) fn sizes(&self) -> [(&'static str, u32); 8] {
         let buckets = flow_table::buckets(self.flows);
         let backends = limits::backend_entries(self.backends);
         [
@@ -85,105 +86,69 @@ impl KernelPlane {
         let dir = BpfDir::create(settings.bpf_dir)?;
         let object =
             Object::parse(settings.object).map_err(|error| KernelError::Object { reason: words(&error) })?;
-        let maps = check_layouts(&dir, &object, settings)?;
-        let seed = open_seed(&dir, &object, settings.hash_seed)?;
-        for (name, value_size) in inner::MAPS_OF_MAPS.into_iter().filter(|(name, _)| !maps.contains(name)) {
-            let entries = definition(&object, name)?.max_entries();
-            inner::make(name, value_size, entries, &dir.pin(bpffs::MAPS, name))?;
+        let maps = layout::check(&dir, &object, settings)?;
+        let pinned_seed = pinned_seed(&dir, settings.hash_seed)?;
+        // Nothing has been changed up to here.
+        dir.furnish()?;
+        layout::record(&dir)?;
+        let seed = match pinned_seed {
+            Some(seed) => seed,
+            None => make_seed(&dir, &object, settings.hash_seed)?,
+        };
+        for kind in inner::Kind::ALL.into_iter().filter(|kind| !maps.contains(&kind.name)) {
+            let entries = layout::definition(&object, kind.name)?.max_entries();
+            inner::make(kind, entries, &dir.pin(bpffs::MAPS, kind.name))?;
         }
         let mut ebpf = load(&dir, settings, seed)?;
-        pair(&dir, &mut ebpf, names::PROGRAM_TC, names::PROGRAM_TC_RARE, names::MAP_RARE_TC)?;
+        verify(&mut ebpf, &TC)?;
         // tc needs less of the kernel (XDP on frames in several buffers: 5.18), so it may be left alone.
-        let xdp = pair(&dir, &mut ebpf, names::PROGRAM_XDP, names::PROGRAM_XDP_RARE, names::MAP_RARE_XDP)
-            .map_err(|error| error.to_string());
+        let xdp = verify(&mut ebpf, &XDP).map_err(|error| error.to_string());
+        let tables = Tables::open(&dir, seed)?;
+        // An earlier daemon's programs meet nothing of this build before all that may be refused has been accepted.
+        for pair in [Some(&TC), Some(&XDP).filter(|_| xdp.is_ok())].into_iter().flatten() {
+            put(&dir, &mut ebpf, pair)?;
+        }
         let programs = Programs::new(dir, ebpf, xdp);
-        let tables = Tables::open(programs.dir(), seed)?;
         let links =
             links::list(programs.dir())?.iter().map(|link| (link.ifindex, link.hook.plane())).collect();
         Ok((Self { programs, tables, seed }, Adopted { maps, links }))
     }
 }
 
-/// The object's definition of a map, with what the config says about it.
-fn definition<'a>(object: &'a Object, name: &str) -> Result<&'a aya_obj::Map, KernelError> {
-    object.maps.get(name).ok_or_else(|| KernelError::Object { reason: format!("it has no map {name}") })
-}
-
-/// Compares every pinned map with what this build needs; returns those that are pinned.
-fn check_layouts(
-    dir: &BpfDir,
-    object: &Object,
-    settings: &Settings<'_>,
-) -> Result<Vec<&'static str>, KernelError> {
-    let mut pinned = Vec::new();
-    for name in names::MAPS {
-        let path = dir.pin(bpffs::MAPS, name);
-        let definition = definition(object, name)?;
-        if !path.try_exists().map_err(KernelError::file(&path, "look for"))? {
-            continue;
-        }
-        let found = MapInfo::from_pin(&path).map_err(|error| KernelError::map(*name, &error))?;
-        let found_type = found.map_type().map_err(|error| KernelError::map(*name, &error))? as u32;
-        let configured = settings.sizes().into_iter().find(|(map, _)| map == name);
-        let entries = configured.map_or(definition.max_entries(), |(_, entries)| entries);
-        let facts = [
-            ("type", found_type, definition.map_type()),
-            ("key size", found.key_size(), definition.key_size()),
-            ("value size", found.value_size(), definition.value_size()),
-            ("flags", found.map_flags(), definition.map_flags()),
-            ("capacity", found.max_entries(), entries),
-        ];
-        for (what, pinned, needed) in facts {
-            if pinned != needed {
-                let cleanup = "stop sluice and run `sluice cleanup` (ends open connections)";
-                let (pinned, needed, cure) = match *name {
-                    names::MAP_FLOWS if what == "capacity" => {
-                        let pinned = flow_table::capacity(pinned / flow_table::WAYS);
-                        (pinned, settings.flows, format!("set kernel.flows = {pinned}, or {cleanup}"))
-                    }
-                    names::MAP_ENDPOINTS if what == "capacity" => {
-                        let pinned = pinned.saturating_sub(limits::SPARE_ENTRIES);
-                        (pinned, settings.backends, format!("set kernel.backends = {pinned}, or {cleanup}"))
-                    }
-                    _ => (pinned, needed, cleanup.to_owned()),
-                };
-                let (pinned, needed) = (pinned.into(), needed.into());
-                return Err(KernelError::Layout { path, what, pinned, needed, cure });
-            }
-        }
-        pinned.push(*name);
-    }
-    Ok(pinned)
-}
-
-/// The seed in force. It is written before its map is pinned, so a pinned seed is always a whole one.
-fn open_seed(dir: &BpfDir, object: &Object, configured: Option<Seed>) -> Result<Seed, KernelError> {
+/// The seed that is kept with the pins.
+fn pinned_seed(dir: &BpfDir, configured: Option<Seed>) -> Result<Option<Seed>, KernelError> {
     let name = names::MAP_SEED;
     let path = dir.pin(bpffs::MAPS, name);
-    let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(name, error);
-    let index = 0_u32.to_ne_bytes();
-    if path.try_exists().map_err(KernelError::file(&path, "look for"))? {
-        let map = MapData::from_pin(&path).and_then(Map::new).map_err(|error| fault(&error))?;
-        let mut value = map.value_buffer();
-        map.lookup(&index, &mut value).map_err(|error| fault(&error))?;
-        let Ok(pinned) = Seed::read_from_bytes(&value) else {
-            return Err(KernelError::Map { map: name.to_owned(), reason: "holds no seed".to_owned() });
-        };
-        return if configured.is_none_or(|seed| seed == pinned) {
-            Ok(pinned)
-        } else {
-            Err(KernelError::Seed { path })
-        };
+    if !path.try_exists().map_err(KernelError::file(&path, "look for"))? {
+        return Ok(None);
     }
+    let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(name, error);
+    let map = MapData::from_pin(&path).and_then(Map::new).map_err(|error| fault(&error))?;
+    let mut value = map.value_buffer();
+    map.lookup(&0_u32.to_ne_bytes(), &mut value).map_err(|error| fault(&error))?;
+    let Ok(pinned) = Seed::read_from_bytes(&value) else {
+        return Err(KernelError::Map { map: name.to_owned(), reason: "holds no seed".to_owned() });
+    };
+    if configured.is_none_or(|seed| seed == pinned) {
+        Ok(Some(pinned))
+    } else {
+        Err(KernelError::Seed { path })
+    }
+}
+
+/// Makes the seed that is to be in force. It is written before its map is pinned, so a pinned seed is always a whole one.
+fn make_seed(dir: &BpfDir, object: &Object, configured: Option<Seed>) -> Result<Seed, KernelError> {
+    let name = names::MAP_SEED;
+    let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(name, error);
     let seed = match configured {
         Some(seed) => seed,
         None => [random().map_err(|error| fault(&error))?, random().map_err(|error| fault(&error))?],
     };
-    let map = MapData::create(definition(object, name)?.clone(), name, None)
+    let map = MapData::create(layout::definition(object, name)?.clone(), name, None)
         .and_then(Map::new)
         .map_err(|error| fault(&error))?;
-    map.update(&index, seed.as_bytes()).map_err(|error| fault(&error))?;
-    map.pin(&path).map_err(|error| fault(&error))?;
+    map.update(&0_u32.to_ne_bytes(), seed.as_bytes()).map_err(|error| fault(&error))?;
+    map.pin(&dir.pin(bpffs::MAPS, name)).map_err(|error| fault(&error))?;
     Ok(seed)
 }
 
@@ -212,42 +177,46 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
         .map_err(|error| KernelError::Object { reason: words(&error) })
 }
 
-/// Has the kernel verify a program and the one that it leaves rare packets to, and puts the second in its place.
-/// An earlier daemon's programs find it there too: each begins with the frame as it came.
-fn pair(
-    dir: &BpfDir,
-    ebpf: &mut Ebpf,
+/// A program, and the one that it leaves rare packets to.
+struct Pair {
     name: &'static str,
     rare: &'static str,
-    map: &'static str,
-) -> Result<(), KernelError> {
-    verify(dir, ebpf, name)?;
-    verify(dir, ebpf, rare)?;
-    let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(map, error);
-    let data = MapData::from_pin(dir.pin(bpffs::MAPS, map)).map_err(|error| fault(&error))?;
-    let mut place =
-        ProgramArray::try_from(aya::maps::Map::ProgramArray(data)).map_err(|error| fault(&error))?;
-    let Some(program) = ebpf.program(rare) else {
-        return Err(KernelError::Object { reason: format!("it has no program {rare}") });
-    };
-    let program = program.fd().map_err(|error| fault(&error))?;
-    place.set(0, program, 0).map_err(|error| fault(&error))
+    /// Where it finds that one.
+    place: &'static str,
 }
 
-/// Has the kernel verify one program, and pins it.
-fn verify(dir: &BpfDir, ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
-    let refused = |error: &(dyn std::error::Error + 'static)| KernelError::Program {
-        program: name,
-        reason: words(error),
-    };
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| KernelError::Object { reason: format!("it has no program {name}") })?;
-    match program {
-        Program::SchedClassifier(program) => program.load(),
-        Program::Xdp(program) => program.load(),
-        _ => return Err(KernelError::Object { reason: format!("{name} is of another type") }),
+const TC: Pair = Pair { name: names::PROGRAM_TC, rare: names::PROGRAM_TC_RARE, place: names::MAP_RARE_TC };
+const XDP: Pair =
+    Pair { name: names::PROGRAM_XDP, rare: names::PROGRAM_XDP_RARE, place: names::MAP_RARE_XDP };
+
+/// Has the kernel verify both.
+fn verify(ebpf: &mut Ebpf, pair: &Pair) -> Result<(), KernelError> {
+    for name in [pair.name, pair.rare] {
+        match program(ebpf, name)? {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            _ => return Err(KernelError::Object { reason: format!("{name} is of another type") }),
+        }
+        .map_err(|error| KernelError::Program { program: name, reason: words(&error) })?;
     }
-    .map_err(|error| refused(&error))?;
-    links::pin_over(&dir.pin(bpffs::PROGRAMS, name), |path| program.pin(path))
+    Ok(())
+}
+
+/// Pins both, and puts the second in its place. An earlier daemon's program finds it there too: each begins with the
+/// frame as it came.
+fn put(dir: &BpfDir, ebpf: &mut Ebpf, pair: &Pair) -> Result<(), KernelError> {
+    for name in [pair.name, pair.rare] {
+        let program = program(ebpf, name)?;
+        links::pin_over(&dir.pin(bpffs::PROGRAMS, name), |path| program.pin(path))?;
+    }
+    let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(pair.place, error);
+    let data = MapData::from_pin(dir.pin(bpffs::MAPS, pair.place)).map_err(|error| fault(&error))?;
+    let mut place =
+        ProgramArray::try_from(aya::maps::Map::ProgramArray(data)).map_err(|error| fault(&error))?;
+    let rare = program(ebpf, pair.rare)?.fd().map_err(|error| fault(&error))?;
+    place.set(0, rare, 0).map_err(|error| fault(&error))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {
+    ebpf.program_mut(name).ok_or_else(|| KernelError::Object { reason: format!("it has no program {name}") })
 }

@@ -17,7 +17,7 @@ use super::buckets::BucketTable;
 use super::error::KernelError;
 use super::exact::ExactEntries;
 use super::flows::Flows;
-use super::inner::MapOfMaps;
+use super::inner::{self, MapOfMaps};
 use super::routes::Routes;
 use super::sweep;
 use super::syscall::Batch;
@@ -51,13 +51,12 @@ impl Tables {
     /// Opens the pins, whose layouts have been checked.
     pub(super) fn open(dir: &BpfDir, seed: Seed) -> Result<Self, KernelError> {
         let maps = &dir.path().join(bpffs::MAPS);
-        let inner = |name, pins, value_size| MapOfMaps::open(name, maps, dir.path().join(pins), value_size);
         Ok(Self {
             services: BucketTable::open(names::MAP_SERVICES, names::MAP_SERVICE_BUCKETS, maps)?,
             endpoints: BucketTable::open(names::MAP_ENDPOINTS, names::MAP_ENDPOINT_BUCKETS, maps)?,
             backends: Table::open(names::MAP_BACKENDS, maps)?,
-            tables: inner(names::MAP_TABLES, bpffs::TABLES, 8)?,
-            old_seen: inner(names::MAP_OLD_SEEN, bpffs::OLD_SEEN, 4)?,
+            tables: MapOfMaps::open(inner::TABLES, dir)?,
+            old_seen: MapOfMaps::open(inner::OLD_SEEN, dir)?,
             flows: Flows::open(maps, seed)?,
             exact: ExactEntries::open(maps)?,
             vips: Table::open(names::MAP_VIPS, maps)?,

@@ -77,18 +77,21 @@ impl Daemon {
         let (local, local_seen) = watch::channel(LocalTraffic::default());
         let (progress, progress_seen) = watch::channel(Progress::Starting);
 
-        let (facts, network) = Network::start(wanted_neighbours.clone(), sought_vips).await?;
-        let network = Arc::new(network);
-        let plane = block_in_place(|| kernel::open(&config))?;
+        // Before the network: pins that are refused leave that as it is, too.
+        let mut plane = block_in_place(|| kernel::open(&config))?;
         let seed = match &plane {
             Ok(plane) => plane.seed,
             Err(_) => config.kernel.hash_seed.unwrap_or_else(rand::random),
         };
+        if let Ok(plane) = &mut plane {
+            // Old flows of backends that the config has no more still come through the interfaces that lead there.
+            let adopted = block_in_place(|| plane.tables.backends()).map_err(anyhow::Error::new)?;
+            neighbours.send_replace(adopted);
+        }
+        let (facts, network) = Network::start(wanted_neighbours.clone(), sought_vips).await?;
+        let network = Arc::new(network);
         let (tables, attacher): (Result<Box<dyn KernelTables>, String>, _) = match plane {
-            Ok(mut plane) => {
-                // Old flows of backends that the config has no more still come through the interfaces that lead there.
-                let adopted = block_in_place(|| plane.tables.backends()).map_err(anyhow::Error::new)?;
-                neighbours.send_replace(adopted);
+            Ok(plane) => {
                 let inputs = interfaces::Inputs {
                     backends: wanted_neighbours,
                     facts: facts.clone(),
