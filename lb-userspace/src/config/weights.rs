@@ -10,8 +10,8 @@ use super::section::Section;
 use super::values::{duration_or_zero, integer};
 use super::words::{self, WeightsKind};
 
-/// Slots of a table that may move in a second where the file says nothing: one in a hundred.
-const BUDGET: u32 = 100;
+/// Slots of a table that may move in a second where the file says nothing: one in fifty.
+const BUDGET: u32 = 50;
 
 /// Reads both sections of a pool whose tables have `table_size` slots.
 pub(super) fn weights(pool: &mut Section<'_, '_>, table_size: u32) -> Weights {
