@@ -1,16 +1,35 @@
-//! The flow hash: SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012) over the
-//! 5-tuple, keyed with the host's or the cluster's seed. Kernel planes, proxy plane and `sluice explain`
-//! compute the same value, so every balancer with the same table and seed agrees.
+//! The flow hash: the 5-tuple is compressed to one word by a keyed universal function, and that word goes through
+//! SipHash-1-3. Kernel planes, proxy plane and `sluice explain` compute the same value, so every balancer with the
+//! same table and seed agrees.
+//!
+//! The first step is vector multiply-shift without the shift (Dietzfelbinger, "Universal hashing and k-wise independent
+//! random variables via integer arithmetic without primes", 1996): two tuples meet in it with a probability of at most
+//! 2^-33, whoever chose them, if he does not know the factors. The second is a pseudorandom function of the word
+//! (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), so nothing that a client sees tells of the factors. What
+//! is hashed has one length, so the word that pads a message in the paper is left out. SipHash over the whole tuple
+//! would cost a round for each eight bytes of it, of some thirty instructions each: BPF has no rotation.
 
 use crate::address::{Address, Port};
 
 /// The 128-bit secret.
 pub type Seed = [u64; 2];
 
-/// Bytes of a tuple as it is hashed: two addresses, two ports, the protocol.
-const V4_BYTES: u64 = 4 + 4 + 2 + 2 + 1;
-/// The same of IPv6.
-const V6_BYTES: u64 = 16 + 16 + 2 + 2 + 1;
+/// Words of a tuple: two addresses of four, both ports, the protocol.
+const WORDS: usize = 10;
+/// Where the factors begin in a key: behind SipHash's initial state, and a summand.
+const FACTORS: usize = 5;
+
+/// What tuples are hashed with, made of the seed: SipHash's initial state, a summand, a factor for each word.
+pub type Key = [u64; FACTORS + WORDS];
+
+/// The key of a seed: the factors are SipHash-1-3 of their places.
+pub fn key(seed: Seed) -> Key {
+    let state = initial(seed);
+    core::array::from_fn(|place| match state.get(place) {
+        Some(word) => *word,
+        None => siphash13([place as u64, 8 << 56], state),
+    })
+}
 
 /// What is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,20 +47,35 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The hash of a tuple of either family.
+    /// The hash of a tuple of either family with the words of a key, each of which is asked for once.
     #[inline(always)]
-    pub fn hash(&self, seed: Seed) -> u32 {
-        let last = (self.source_port.raw() as u64)
-            | (self.destination_port.raw() as u64) << 16
-            | (self.protocol as u64) << 32;
-        if self.source.is_v4() {
-            let addresses = (self.source.v4_raw() as u64) | (self.destination.v4_raw() as u64) << 32;
-            siphash13([addresses, last | V4_BYTES << 56], seed)
-        } else {
-            let [a, b, c, d] = self.source.words;
-            let [e, f, g, h] = self.destination.words;
-            siphash13([pair(a, b), pair(c, d), pair(e, f), pair(g, h), last | V6_BYTES << 56], seed)
+    pub fn hash(&self, key: impl Fn(usize) -> u64) -> u32 {
+        let mut digest = key(FACTORS - 1);
+        let mut add = |place: usize, word: u32| {
+            digest = digest.wrapping_add(key(FACTORS + place).wrapping_mul(word as u64));
+        };
+        add(8, self.source_port.raw() as u32 | (self.destination_port.raw() as u32) << 16);
+        add(9, self.protocol as u32);
+        let ([a, b, c, d], [e, f, g, h]) = (self.source.words, self.destination.words);
+        add(3, d);
+        add(7, h);
+        // Of IPv4 addresses, one word differs from address to address.
+        if !self.source.is_v4() {
+            add(0, a);
+            add(1, b);
+            add(2, c);
+            add(4, e);
+            add(5, f);
+            add(6, g);
         }
+        let hash = siphash13([digest], [key(0), key(1), key(2), key(3)]);
+        (hash ^ (hash >> 32)) as u32
+    }
+
+    /// The same where there is no key at hand.
+    pub fn hash_with(&self, seed: Seed) -> u32 {
+        let key = key(seed);
+        self.hash(|word| key.get(word).copied().unwrap_or_default())
     }
 }
 
@@ -49,11 +83,6 @@ impl Tuple {
 #[inline(always)]
 pub const fn slot(hash: u32, slots: u32) -> u32 {
     ((hash as u64 * slots as u64) >> 32) as u32
-}
-
-#[inline(always)]
-const fn pair(low: u32, high: u32) -> u64 {
-    low as u64 | (high as u64) << 32
 }
 
 #[inline(always)]
@@ -70,15 +99,21 @@ fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
-/// SipHash-1-3 over a message as the paper pads it: the last word ends with the message's length in bytes.
+/// SipHash's state before the first word.
 #[inline(always)]
-fn siphash13<const N: usize>(words: [u64; N], seed: Seed) -> u32 {
-    let mut v = [
+pub const fn initial(seed: Seed) -> [u64; 4] {
+    [
         seed[0] ^ 0x736f_6d65_7073_6575,
         seed[1] ^ 0x646f_7261_6e64_6f6d,
         seed[0] ^ 0x6c79_6765_6e65_7261,
         seed[1] ^ 0x7465_6462_7974_6573,
-    ];
+    ]
+}
+
+/// SipHash-1-3 over words. A message of any length is padded as in the paper: its last word ends with the length in bytes.
+#[inline(always)]
+pub fn siphash13<const N: usize>(words: [u64; N], state: [u64; 4]) -> u64 {
+    let mut v = state;
     for word in words {
         v[3] ^= word;
         round(&mut v);
@@ -88,6 +123,5 @@ fn siphash13<const N: usize>(words: [u64; N], seed: Seed) -> u32 {
     round(&mut v);
     round(&mut v);
     round(&mut v);
-    let hash = v[0] ^ v[1] ^ v[2] ^ v[3];
-    (hash ^ (hash >> 32)) as u32
+    v[0] ^ v[1] ^ v[2] ^ v[3]
 }

@@ -24,8 +24,8 @@ pub const PROGRAMS_LOCAL: [&str; 8] = [
 ];
 /// The read-only global that holds the cookie of the network namespace whose sockets are led to backends; 0: none.
 pub const GLOBAL_NETNS: &str = "NETNS_COOKIE";
-/// The read-only global that holds the flow hash's secret while a program runs.
-pub const GLOBAL_SEED: &str = "SEED_KEY";
+/// The read-only global that holds the flow hash's key, made of the seed: `hash::Key`.
+pub const GLOBAL_HASH_KEY: &str = "HASH_KEY";
 /// What flows are hashed with, made of the seed: `flow_table::Secret`.
 pub const GLOBAL_FLOW_SECRET: &str = "FLOW_SECRET";
 /// Buckets of the flow table: `u32`.

@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::rc::Rc;
 use std::vec::Vec;
 
-use lb_common::hash::Seed;
+use lb_common::hash;
 use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
@@ -118,8 +118,8 @@ impl Packet for Frame {
 pub struct Model {
     /// The clock, in ticks.
     pub now: Cell<u32>,
-    /// The flow hash's secret.
-    pub seed: Seed,
+    /// The flow hash's key.
+    pub hash_key: hash::Key,
     /// The service map.
     pub services: HashMap<SocketKey, Service>,
     /// The endpoint map.
@@ -273,8 +273,8 @@ impl Tables for Model {
         self.now.get()
     }
 
-    fn seed(&self) -> Seed {
-        self.seed
+    fn hash_key(&self, word: usize) -> u64 {
+        self.hash_key.get(word).copied().unwrap_or_default()
     }
 
     fn service(&self, key: &SocketKey) -> Option<&Service> {

@@ -139,6 +139,6 @@ fn slot_of<T: Tables>(tables: &T, service: &Service, socket: u64, vip: &SocketKe
         destination_port: vip.port,
         protocol: vip.protocol as u8,
     };
-    let index = hash::slot(tuple.hash(tables.seed()), service.slots);
+    let index = hash::slot(tuple.hash(|word| tables.hash_key(word)), service.slots);
     tables.slot(service.table, index).map(|slot| (index, slot))
 }

@@ -134,7 +134,7 @@ fn trouble<F: Message, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usi
     if let Some(service) = tables.service(&destination) {
         tables.count_drop(service);
         let key = FlowKey { client: network.source, service: service.id, port: ports.source, padding: 0 };
-        let flow = Flow { transport, key, vip: destination };
+        let flow = Flow { transport, key, vip: &destination };
         return match to_backend::<P, T>(packet, tables, service, &network, (at, &flow)) {
             Ok(problem) => {
                 answer::send::<F, P, T>(packet, tables, &network, at, (&destination.address, problem))
@@ -144,9 +144,9 @@ fn trouble<F: Message, P: Packet, T: Tables>(packet: &mut P, tables: &T, l3: usi
     }
     let source = SocketKey { address: network.source, port: ports.source, protocol };
     let Some(endpoint) = tables.endpoint(&source) else { return Verdict::PASS };
-    let vip = endpoint.vip.address;
-    match to_client::<P, T>(packet, tables, &network, at, &vip) {
-        Some(problem) => answer::send::<F, P, T>(packet, tables, &network, at, (&vip, problem)),
+    let vip = &endpoint.vip.address;
+    match to_client::<P, T>(packet, tables, &network, at, vip) {
+        Some(problem) => answer::send::<F, P, T>(packet, tables, &network, at, (vip, problem)),
         None => Verdict::drop(Counter::NoNeighbour),
     }
 }

@@ -1,6 +1,5 @@
 //! Every look-up and insert of the walk.
 
-use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
@@ -87,8 +86,8 @@ pub trait Tables {
 
     /// The coarse monotonic clock, in ticks.
     fn now(&self) -> u32;
-    /// The flow hash's secret.
-    fn seed(&self) -> Seed;
+    /// A word of the flow hash's key (`lb_common::hash::Key`).
+    fn hash_key(&self, word: usize) -> u64;
 
     /// The service of a VIP.
     fn service(&self, key: &SocketKey) -> Option<&Service>;

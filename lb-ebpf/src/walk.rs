@@ -233,5 +233,5 @@ pub(crate) fn slot_of<T: Tables>(
         destination_port: vip.1,
         protocol: transport.protocol(),
     };
-    hash::slot(tuple.hash(tables.seed()), service.slots)
+    hash::slot(tuple.hash(|word| tables.hash_key(word)), service.slots)
 }

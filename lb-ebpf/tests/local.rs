@@ -29,7 +29,7 @@ fn endpoint(number: u32, protocol: u8) -> SocketKey {
 
 /// A VIP of each family for each protocol on backends 1 to 3, slot after slot.
 fn model(flags: u32) -> Model {
-    let mut model = Model { seed: [7, 9], now: Cell::new(NOW), ..Model::default() };
+    let mut model = Model { hash_key: lb_common::hash::key([7, 9]), now: Cell::new(NOW), ..Model::default() };
     let service =
         Service { id: ServiceId::new(1, 1), table: TABLE, slots: SLOTS, flags, ..Service::default() };
     for protocol in [TCP, UDP] {

@@ -10,7 +10,7 @@ use aya::programs::tc::SchedClassifierLink;
 use aya::programs::xdp::XdpLink;
 use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::hash::Seed;
+use lb_common::hash::{self, Seed};
 use lb_common::{flow_table, names};
 use lb_userspace::model::Plane;
 
@@ -63,7 +63,8 @@ impl Takeover<'_> {
 
     fn load(&self) -> anyhow::Result<Ebpf> {
         let seed = seed(self.bpf_dir)?;
-        let (secret, buckets) = (flow_table::secret(seed), flow_table::buckets(self.flows));
+        let (key, secret) = (hash::key(seed), flow_table::secret(seed));
+        let buckets = flow_table::buckets(self.flows);
         let mut loader = EbpfLoader::new();
         for name in names::MAPS {
             loader.map_pin_path(name, self.map(name));
@@ -71,7 +72,7 @@ impl Takeover<'_> {
         if let Some(map) = self.own_map {
             loader.map_max_entries(map, self.flows);
         }
-        let loader = loader.override_global(names::GLOBAL_SEED, &seed, true);
+        let loader = loader.override_global(names::GLOBAL_HASH_KEY, &key, true);
         // The control has its own flow tables.
         let loader = loader.override_global(names::GLOBAL_FLOW_SECRET, &secret, false);
         Ok(loader.override_global(names::GLOBAL_FLOW_COUNT, &buckets, false).load(self.object)?)

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::address::{TCP, UDP};
-use lb_common::hash::Seed;
+use lb_common::hash::{self, Seed};
 use lb_common::route::Host;
 use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{
@@ -317,7 +317,7 @@ impl World {
     pub fn model(&self, now: u32) -> Model {
         let model = Model {
             now: now.into(),
-            seed: SEED,
+            hash_key: hash::key(SEED),
             services: self.state.services.iter().map(|(key, value)| (*key, *value)).collect(),
             endpoints: self.state.endpoints.iter().map(|(key, value)| (*key, *value)).collect(),
             backends: self.state.backends.iter().map(|(key, value)| (*key, *value)).collect(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, MapInfo, loaded_maps};
 use aya::programs::{ProgramInfo, loaded_programs};
-use lb_common::{Backend, BackendId, flow_table, limits, names};
+use lb_common::{Backend, BackendId, flow_table, hash, limits, names};
 use lb_testbed::pinned::{Fixture, link, names_in, run, veth};
 use lb_userspace::config::PlaneChoice;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelTables};
@@ -56,18 +56,18 @@ fn the_programs_hash_with_the_pinned_seed() -> Result<()> {
     let error = fixture.open_with(&fixture.dir(), 1024, Some([1, 2])).err();
     assert!(matches!(error, Some(KernelError::Seed { .. })), "{error:?}");
 
-    // The read-only data of the loaded program holds the seed, and what is made of it.
+    // The read-only data of the loaded program holds what is made of the seed.
     let (_plane, _) = fixture.open()?;
     let info = ProgramInfo::from_pin(fixture.dir().join("programs").join(names::PROGRAM_TC))?;
     let mut found = false;
     for id in info.map_ids()?.context("map ids")? {
         let map = MapInfo::from_id(id)?;
         if map.name_as_str().is_some_and(|name| name.ends_with("rodata")) {
-            let data: aya::maps::Array<_, [u64; 11]> =
+            let data: aya::maps::Array<_, [u64; 24]> =
                 aya::maps::Array::try_from(aya::maps::Map::Array(MapData::from_id(id)?))?;
             let data = data.get(&0, 0)?;
-            let secret = flow_table::secret(configured);
-            found |= data.windows(2).any(|words| words == configured)
+            let (key, secret) = (hash::key(configured), flow_table::secret(configured));
+            found |= data.windows(key.len()).any(|words| words == key)
                 && data.windows(secret.len()).any(|words| words == secret);
         }
     }

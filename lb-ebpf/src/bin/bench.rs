@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_common::hash::{self, Tuple};
+use lb_common::hash;
 use lb_common::{Address, Port, SocketKey};
 
 /// Words of the frame that are put back: every header that a program may change.
@@ -168,14 +168,10 @@ fn floor(context: *mut xdp_md) -> Option<u32> {
         let destination = Address::from_v4_raw(ip.destination.raw());
         let key = SocketKey { address: destination, port: tcp.destination, protocol: 6 };
         FLOOR_SERVICES.get(&key)?;
-        let tuple = Tuple {
-            source,
-            destination,
-            source_port: tcp.source,
-            destination_port: tcp.destination,
-            protocol: 6,
-        };
-        let slot = hash::slot(tuple.hash([1, 2]), 65537);
+        let addresses = source.v4_raw() as u64 | (destination.v4_raw() as u64) << 32;
+        let rest = tcp.source.raw() as u64 | (tcp.destination.raw() as u64) << 16 | 6 << 32 | 13 << 56;
+        let hash = hash::siphash13([addresses, rest], hash::initial([1, 2]));
+        let slot = hash::slot((hash ^ (hash >> 32)) as u32, 65537);
         let backend = *FLOOR_SLOTS.get(slot)?;
         *FLOOR_COUNT.get_ptr_mut(0)? += 1;
         if bpf_xdp_adjust_head(context, -(IPV4 as i32)) != 0 {

@@ -63,7 +63,7 @@ pub(super) fn to_backend<F: Message, P: Packet, T: Tables>(
     let service = tables.service(&vip).ok_or(Counter::Icmp)?;
     let key =
         FlowKey { client: quoted.destination, service: service.id, port: ports.destination, padding: 0 };
-    let flow = Flow { transport, key, vip };
+    let flow = Flow { transport, key, vip: &vip };
     let id = owner::of(tables, service, &flow, |half| owner::is_servers(half, seq));
     let backend = tables.backend(id).filter(|backend| backend.id == id).ok_or(Counter::NoBackend)?;
     if backend.hop.ifindex == 0 {
@@ -106,7 +106,7 @@ pub(super) fn to_client<F: Message, P: Packet, T: Tables>(
             (&vip.key, vip.service.id)
         }
         None => {
-            let flow = Flow { transport, key, vip: endpoint.vip };
+            let flow = Flow { transport, key, vip: &endpoint.vip };
             let id = owner::of(tables, &endpoint.service, &flow, |half| owner::is_clients(half, seq));
             if id != endpoint.backend {
                 return Err(Counter::Passed);

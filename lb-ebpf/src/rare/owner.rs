@@ -9,13 +9,13 @@ use crate::transport::Transport;
 use crate::walk;
 
 /// A client's flow to a service.
-pub(super) struct Flow {
+pub(super) struct Flow<'a> {
     /// Its transport.
     pub(super) transport: Transport,
     /// The client, and the service's id.
     pub(super) key: FlowKey,
     /// The service.
-    pub(super) vip: SocketKey,
+    pub(super) vip: &'a SocketKey,
 }
 
 /// The backend of a flow; [`BackendId::NONE`] where there is none. `proves` tells whether the sequence number
@@ -24,7 +24,7 @@ pub(super) struct Flow {
 pub(super) fn of<T: Tables>(
     tables: &T,
     service: &Service,
-    flow: &Flow,
+    flow: &Flow<'_>,
     proves: impl Fn(&HalfOpen) -> bool,
 ) -> BackendId {
     let vip = (flow.vip.address, flow.vip.port);

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use lb_common::route;
 use lb_common::service::VIP_MARKER;
-use lb_common::{Counter, Flow, FlowKey, HalfOpen, Vip};
+use lb_common::{Counter, Flow, FlowKey, HalfOpen, Vip, hash};
 use lb_ebpf::host::{Frame, Model};
 use lb_ebpf::process;
 use lb_userspace::data_plane::kernel::{KernelAction, Sweep};
@@ -65,7 +65,7 @@ pub trait DataPath: Debug + Sized {
 
 impl DataPath for Model {
     fn start(now: u32) -> Self {
-        Self { seed: SEED, now: now.into(), ..Self::default() }
+        Self { hash_key: hash::key(SEED), now: now.into(), ..Self::default() }
     }
 
     fn carry(&self, frame: &[u8], _: Option<&FlowKey>) -> (Counter, Vec<u8>) {

@@ -8,7 +8,6 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
-use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
@@ -235,8 +234,8 @@ impl<'a> Tables for InFlight<'a> {
     fn now(&self) -> u32 {
         *self.log.now.get_or_init(|| self.model.now())
     }
-    fn seed(&self) -> Seed {
-        self.model.seed()
+    fn hash_key(&self, word: usize) -> u64 {
+        self.model.hash_key(word)
     }
     fn service(&self, key: &SocketKey) -> Option<&Service> {
         self.model.service(key)

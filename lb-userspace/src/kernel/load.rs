@@ -6,7 +6,7 @@ use aya::maps::{MapData, ProgramArray};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use lb_common::hash::Seed;
+use lb_common::hash::{self, Seed};
 use lb_common::{flow_table, limits, names};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -166,9 +166,9 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
         loader.map_max_entries(name, entries);
     }
     let buckets = flow_table::buckets(settings.flows);
-    let secret = flow_table::secret(seed);
+    let (key, secret) = (hash::key(seed), flow_table::secret(seed));
     loader
-        .override_global(names::GLOBAL_SEED, &seed, true)
+        .override_global(names::GLOBAL_HASH_KEY, &key, true)
         .override_global(names::GLOBAL_FLOW_SECRET, &secret, true)
         .override_global(names::GLOBAL_FLOW_COUNT, &buckets, true)
         // Where the kernel gives none, the programs for sockets are not attached.

@@ -109,7 +109,7 @@ impl Table {
             destination_port: Port::new(self.listen.address.port()),
             protocol: self.listen.protocol.number(),
         };
-        let start = slot(tuple.hash(self.seed), u32::try_from(self.slots.len()).ok()?) as usize;
+        let start = slot(tuple.hash_with(self.seed), u32::try_from(self.slots.len()).ok()?) as usize;
         // Where its backend cannot be reached, a client goes on to that of the next slot: always the same one.
         let (before, after) = self.slots.split_at_checked(start)?;
         after.iter().chain(before).map(|&index| index as usize).find(|index| !tried.contains(index))
@@ -200,7 +200,7 @@ mod tests {
                 destination_port: Port::new(80),
                 protocol: 17,
             };
-            let expected = slots[slot(tuple.hash(seed), 13) as usize] as usize;
+            let expected = slots[slot(tuple.hash_with(seed), 13) as usize] as usize;
             assert_eq!(table(Affinity::None).pick(client, &[]), Some(expected));
             owners.push(table(Affinity::Source).pick(client, &[]).unwrap());
         }

@@ -190,7 +190,7 @@ fn maglev_sends_every_client_where_its_hash_says_on_every_worker() {
                 destination_port: Port::new(setup.listen.address.port()),
                 protocol: 17,
             };
-            let index = table[slot(tuple.hash(SEED), 1021) as usize];
+            let index = table[slot(tuple.hash_with(SEED), 1021) as usize];
             assert_eq!(client.ask(b"who?", &all), b"abc"[index as usize]);
         }
     }

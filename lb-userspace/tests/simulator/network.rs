@@ -58,7 +58,7 @@ pub struct Network {
 impl Network {
     /// Flow tables of so many entries.
     pub fn new(random: StdRng, idle: u32, half_open: u32, capacity: usize) -> Self {
-        let mut model = Model { seed: [1, 2], ..Model::default() };
+        let mut model = Model { hash_key: lb_common::hash::key([1, 2]), ..Model::default() };
         model.half_open.capacity = capacity;
         model.flows.capacity = capacity;
         let vip = address("192.0.2.10:80");
@@ -166,7 +166,7 @@ impl Network {
             destination_port: lb_common::Port::new(self.vip.port()),
             protocol: 6,
         };
-        let slot = lb_common::hash::slot(tuple.hash(self.model.seed), service.slots);
+        let slot = lb_common::hash::slot(tuple.hash(|word| self.model.hash_key[word]), service.slots);
         self.model.tables.get(&service.table)?.get(slot as usize).copied()
     }
 

@@ -5,7 +5,6 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use lb_common::hash::Seed;
 use lb_common::route::Host;
 use lb_common::{
     Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
@@ -96,8 +95,8 @@ impl Tables for Control {
     }
 
     #[inline(always)]
-    fn seed(&self) -> Seed {
-        Maps.seed()
+    fn hash_key(&self, word: usize) -> u64 {
+        Maps.hash_key(word)
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::buckets::{Bucket, FILTER};
 use lb_common::flow_table::{self, Secret};
-use lb_common::hash::Seed;
+use lb_common::hash::{self, Seed};
 use lb_common::route::{Host, Routes};
 use lb_common::{
     Address, Backend, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen, Handshakes, NextHop, Peer,
@@ -21,9 +21,10 @@ use lb_ebpf::rare::limiter::{self, Tokens};
 use crate::buckets::Entry;
 use crate::exact::Scratch;
 
-/// The flow hash's secret, constant for the verifier; patched by the loader.
+/// The flow hash's key, a constant for the verifier; patched by the loader.
 #[unsafe(no_mangle)]
-pub static SEED_KEY: Global<Seed> = Global::new([0, 0]);
+pub static HASH_KEY: [Global<u64>; size_of::<hash::Key>() / 8] =
+    [const { Global::new(0) }; size_of::<hash::Key>() / 8];
 
 /// The network namespace whose sockets are led to backends, constant for the verifier; patched by the loader.
 #[unsafe(no_mangle)]
@@ -68,7 +69,7 @@ pub static TABLES: btf_maps::ArrayOfMaps<btf_maps::Array<Slot, 65537, INNER>, { 
 pub static OLD_SEEN: btf_maps::ArrayOfMaps<btf_maps::Array<u32, 65537, INNER>, { limits::TABLES as usize }> =
     btf_maps::ArrayOfMaps::new();
 
-/// What flows are hashed with; made of [`SEED_KEY`] and patched by the loader.
+/// What flows are hashed with; made of the seed and patched by the loader.
 #[unsafe(no_mangle)]
 pub static FLOW_SECRET: [Global<u64>; size_of::<Secret>() / 8] =
     [const { Global::new(0) }; size_of::<Secret>() / 8];
@@ -190,7 +191,7 @@ pub static RARE_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static RARE_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// The seed as the controller reads it back; programs use [`SEED_KEY`].
+/// The seed as the controller reads it back; programs use [`HASH_KEY`].
 #[map]
 static SEED: Array<Seed> = Array::with_max_entries(1, 0);
 

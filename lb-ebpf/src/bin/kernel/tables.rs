@@ -1,8 +1,8 @@
 //! [`Tables`] over the maps.
 #![expect(unsafe_code, reason = "map values are reached by pointer")]
 
+use aya_ebpf::Global;
 use aya_ebpf::maps::lpm_trie::Key;
-use lb_common::hash::Seed;
 use lb_common::route::{self, Host, Routes};
 use lb_common::{
     Address, Backend, BackendId, Claim, Counter, Endpoint, Exact, ExactKey, Flow, FlowKey, HalfOpen,
@@ -29,12 +29,25 @@ macro_rules! store {
     };
 }
 
+/// Reads one field of an element, once. Field by field: a copy of the whole would lie on the program's stack.
+macro_rules! load {
+    ($entry:expr, $field:ident) => {
+        // SAFETY: as in `store!`; every mix of old and new fields is a state that the rules allow for.
+        unsafe { (&raw const (*$entry.0).$field).read_volatile() }
+    };
+}
+
 impl FlowEntry for Entry<Flow> {
     #[inline(always)]
     fn read(&self) -> Flow {
-        // SAFETY: as in `store!`; each 32-bit field is read once, and every mix of old and new fields is a
-        // state that the rules allow for.
-        unsafe { self.0.read_volatile() }
+        Flow {
+            backend: load!(self, backend),
+            slot: load!(self, slot),
+            table: load!(self, table),
+            seq: load!(self, seq),
+            expires: load!(self, expires),
+            closing: load!(self, closing),
+        }
     }
 
     #[inline(always)]
@@ -56,8 +69,16 @@ impl FlowEntry for Entry<Flow> {
 impl HalfOpenEntry for Entry<HalfOpen> {
     #[inline(always)]
     fn read(&self) -> HalfOpen {
-        // SAFETY: as for flows.
-        unsafe { self.0.read_volatile() }
+        HalfOpen {
+            backend: load!(self, backend),
+            slot: load!(self, slot),
+            table: load!(self, table),
+            isn: load!(self, isn),
+            server_isn: load!(self, server_isn),
+            recorded: load!(self, recorded),
+            expires: load!(self, expires),
+            proven: load!(self, proven),
+        }
     }
 
     #[inline(always)]
@@ -152,8 +173,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn seed(&self) -> Seed {
-        maps::SEED_KEY.load()
+    fn hash_key(&self, word: usize) -> u64 {
+        maps::HASH_KEY.get(word).map_or(0, Global::load)
     }
 
     #[inline(always)]
