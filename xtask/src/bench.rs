@@ -22,6 +22,8 @@ pub(crate) enum Bench {
     /// The daemon killed at every call into the kernel, while it starts, takes over, reloads and stops, in namespaces
     /// [--help]
     Crash(Passed),
+    /// Start, take-over, reload and one change with many services and backends, in a namespace [--help]
+    Many(Passed),
     /// Adaptive weights beside static ones, over three backends of which one is slow, in namespaces [--help]
     Weights(Passed),
 }
@@ -46,12 +48,13 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Flood(passed) => ("bench_flood", passed),
         Bench::Churn(passed) => ("bench_churn", passed),
         Bench::Crash(passed) => ("crash_points", passed),
+        Bench::Many(passed) => ("bench_many", passed),
         Bench::Weights(passed) => ("bench_weights", passed),
     };
     match bench {
         Bench::Kernel(_) => build_ebpf::build_bench(&toolbox)?,
         Bench::Flood(_) => build_ebpf::build_control(&toolbox)?,
-        Bench::E2e(_) | Bench::Churn(_) | Bench::Crash(_) | Bench::Weights(_) => {}
+        Bench::E2e(_) | Bench::Churn(_) | Bench::Crash(_) | Bench::Many(_) | Bench::Weights(_) => {}
     }
     if !matches!(bench, Bench::Kernel(_)) {
         rights::namespaces().map_err(|reason| anyhow!(reason))?;
