@@ -345,7 +345,7 @@ impl<D: DataPath> Bed<D> {
     /// No packet runs on the slots before the last swap any more.
     pub fn end_grace(&mut self) {
         if let Some(slots) = self.swapped.take() {
-            self.table.commit(slots, self.now());
+            self.table.commit(slots.into(), self.now());
         }
     }
 
@@ -374,7 +374,7 @@ impl<D: DataPath> Bed<D> {
     /// A new daemon finds the maps of a dead one.
     pub fn adopt(&mut self) {
         self.swapped = None;
-        self.table = TableState::adopt(self.slots().to_vec(), self.now());
+        self.table = TableState::adopt(self.slots().to_vec().into(), self.now());
     }
 
     /// Adds an address of the balancer itself.
@@ -409,7 +409,7 @@ impl<D: DataPath> Bed<D> {
             );
             desired.endpoints.insert(endpoint, Endpoint { vip, backend: *id, service: self.service });
         }
-        desired.tables.insert(TABLE, slots.clone());
+        desired.tables.insert(TABLE, slots.clone().into());
         desired.local = self.local.clone();
         let anywhere = Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 };
         desired.routes.insert(anywhere, hop(GATEWAY, CLIENT_SIDE));

@@ -269,7 +269,7 @@ impl World {
                 continue;
             }
             if let Some(slots) = web.slots() {
-                state.tables.insert(web as u32, slots);
+                state.tables.insert(web as u32, slots.into());
             }
             for id in web.backends() {
                 let endpoint = SocketKey::new(web.endpoint(id), web.protocol());
@@ -321,7 +321,7 @@ impl World {
             services: self.state.services.iter().map(|(key, value)| (*key, *value)).collect(),
             endpoints: self.state.endpoints.iter().map(|(key, value)| (*key, *value)).collect(),
             backends: self.state.backends.iter().map(|(key, value)| (*key, *value)).collect(),
-            tables: self.state.tables.iter().map(|(key, value)| (*key, value.clone())).collect(),
+            tables: self.state.tables.iter().map(|(key, value)| (*key, value.to_vec())).collect(),
             hosts: self.state.local.iter().map(|ip| (*ip, Host::own())).collect(),
             stations: self.state.stations.iter().map(|(key, hop)| (*key, *hop)).collect(),
             askers: RefCell::new(self.askers.iter().copied().collect()),

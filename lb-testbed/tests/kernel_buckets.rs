@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "constants that do not parse should stop the test")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -90,7 +91,7 @@ fn a_key_is_found_whole_while_it_and_its_neighbours_change() -> Result<()> {
     for table in [by_port.table, by_source.table] {
         let slot =
             |slot| if slot % 2 == table % 2 { Slot::stable(Web::V4.backends()[0]) } else { Slot::default() };
-        world.state.tables.insert(table, (0..by_port.slots).map(slot).collect());
+        world.state.tables.insert(table, Arc::new((0..by_port.slots).map(slot).collect()));
     }
     let now = loaded.now();
     loaded.become_world(&world, now)?;

@@ -1,9 +1,10 @@
 //! The kernel planes' maps: what is written is what is read back, by this daemon and by the next.
 #![expect(clippy::expect_used, reason = "constants that do not parse should stop the test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
@@ -15,7 +16,7 @@ use lb_common::{
 use lb_testbed::bpffs::Bpffs;
 use lb_testbed::flow_map::FlowMap;
 use lb_userspace::data_plane::kernel::{
-    FlowCut, KernelAction, KernelState, KernelTables, Prefix, TrackedFlow,
+    FlowCut, KernelAction, KernelState, KernelTables, Prefix, Slots, TrackedFlow,
 };
 use lb_userspace::kernel::{KernelPlane, Settings, Tables};
 
@@ -82,17 +83,12 @@ fn backend(address: &str, id: BackendId) -> Backend {
     }
 }
 
-fn slots(count: u32, backends: u32) -> Vec<Slot> {
-    (0..count)
-        .map(|slot| {
-            let id = BackendId::new(1 + slot % backends, slot % 5);
-            if slot % 3 == 0 {
-                Slot::tracked(id, id.next_generation(), slot % 2 == 0)
-            } else {
-                Slot::stable(id)
-            }
-        })
-        .collect()
+fn slots(count: u32, backends: u32) -> Slots {
+    let slots = (0..count).map(|slot| {
+        let id = BackendId::new(1 + slot % backends, slot % 5);
+        if slot % 3 == 0 { Slot::tracked(id, id.next_generation(), slot % 2 == 0) } else { Slot::stable(id) }
+    });
+    Arc::new(slots.collect())
 }
 
 /// A state with something of everything in both families, the largest table size in common use among it.
@@ -199,21 +195,21 @@ fn what_is_written_is_read_back_by_this_daemon_and_the_next() -> Result<()> {
     let fixture = Fixture::new()?;
     let wanted = state();
     let mut tables = fixture.open()?;
-    assert_eq!(tables.read_back()?, KernelState::default());
+    assert_eq!(tables.read_back(&KernelState::default())?, KernelState::default());
     for action in writes(&wanted) {
         tables.apply(&action)?;
     }
-    assert_eq!(tables.read_back()?, wanted);
+    assert_eq!(tables.read_back(&KernelState::default())?, wanted);
     drop(tables);
 
     let mut tables = fixture.open()?;
-    assert_eq!(tables.read_back()?, wanted);
+    assert_eq!(tables.read_back(&KernelState::default())?, wanted);
     for action in removals(&wanted) {
         tables.apply(&action)?;
         // Once more: an action that was done but not confirmed is repeated.
         tables.apply(&action)?;
     }
-    assert_eq!(tables.read_back()?, KernelState::default());
+    assert_eq!(tables.read_back(&KernelState::default())?, KernelState::default());
     assert_eq!(names_in(&fixture.dir().join("tables"))?, BTreeSet::new());
     assert_eq!(names_in(&fixture.dir().join("old_seen"))?, BTreeSet::new());
     Ok(())
@@ -235,7 +231,7 @@ fn a_swap_replaces_the_slots_and_keeps_old_seen() -> Result<()> {
 
     let next = slots(251, 3);
     tables.apply(&KernelAction::SwapTable { table: 5, slots: next.clone() })?;
-    assert_eq!(tables.read_back()?.tables, [(5, next)].into());
+    assert_eq!(tables.read_back(&KernelState::default())?.tables, [(5, next)].into());
     let mut expected = vec![0; 251];
     expected[250] = u32::MAX;
     expected[1] = 77;
@@ -247,6 +243,32 @@ fn a_swap_replaces_the_slots_and_keeps_old_seen() -> Result<()> {
     tables.apply(&KernelAction::SwapTable { table: 5, slots: slots(1009, 3) })?;
     assert_eq!(tables.old_seen(5)?, vec![0; 1009]);
     assert_eq!(tables.old_seen(6)?, Vec::<u32>::new());
+    Ok(())
+}
+
+#[test]
+fn tables_that_are_made_at_once_are_all_there_or_leave_nothing() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let mut tables = fixture.open()?;
+    let made: BTreeMap<_, _> = (0..40).map(|table| (table, slots(251 + 2 * table, 3))).collect();
+    tables.make_tables(&made.iter().map(|(table, slots)| (*table, slots.clone())).collect::<Vec<_>>())?;
+    let state = tables.read_back(&KernelState::default())?;
+    assert_eq!(state.tables, made);
+    let again = tables.read_back(&state)?;
+    assert!(again.tables.iter().all(|(table, slots)| Arc::ptr_eq(slots, &state.tables[table])), "shared");
+    assert_eq!(tables.old_seen(39)?, vec![0; 251 + 78]);
+    // One word in a mapped table: what differs is read anew.
+    let other = slots(251, 4);
+    tables.apply(&KernelAction::SwapTable { table: 0, slots: other.clone() })?;
+    assert_eq!(tables.read_back(&state)?.tables[&0], other);
+
+    let pins = names_in(&fixture.dir().join("tables"))?;
+    let refused = tables.make_tables(&[(50, slots(251, 1)), (limits::TABLES, slots(251, 1))]);
+    assert_eq!(refused.expect_err("beyond the end").object, "map OLD_SEEN");
+    assert_eq!(names_in(&fixture.dir().join("tables"))?, pins);
+    drop(tables);
+    let mut tables = fixture.open()?;
+    assert_eq!(tables.read_back(&KernelState::default())?.tables.len(), 40);
     Ok(())
 }
 
@@ -266,7 +288,7 @@ fn pins_of_tables_that_are_not_in_place_go_at_the_next_start() -> Result<()> {
 
     let mut tables = fixture.open()?;
     assert_eq!(names_in(&directory)?, in_place);
-    assert_eq!(tables.read_back()?.tables, [(5, wanted)].into());
+    assert_eq!(tables.read_back(&KernelState::default())?.tables, [(5, wanted)].into());
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +12,7 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use lb_common::{Backend, BackendId, flow_table, hash, limits, names};
 use lb_testbed::pinned::{Fixture, link, names_in, run, veth};
 use lb_userspace::config::PlaneChoice;
-use lb_userspace::data_plane::kernel::{KernelAction, KernelTables};
+use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables};
 use lb_userspace::kernel::{self, Adopted, KernelError, KernelPlane, Settings, Unavailable};
 use lb_userspace::model::Plane;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -32,14 +33,14 @@ fn a_private_directory_is_made_and_everything_in_it_is_adopted() -> Result<()> {
     }
     let backend = Backend { id: BackendId::new(1, 1), ..Backend::default() };
     plane.tables.apply(&KernelAction::PutBackend { index: 1, backend })?;
-    let (seed, state) = (plane.seed, plane.tables.read_back()?);
+    let (seed, state) = (plane.seed, plane.tables.read_back(&KernelState::default())?);
     assert_ne!(seed, [0, 0]);
     drop(plane);
 
     let (mut plane, adopted) = fixture.open_with(&dir, 1024, None)?;
     assert_eq!(adopted.maps, names::MAPS);
     assert_eq!(plane.seed, seed);
-    assert_eq!(plane.tables.read_back()?, state);
+    assert_eq!(plane.tables.read_back(&KernelState::default())?, state);
     assert_eq!(names_in(&dir.join("programs"))?, PROGRAMS.map(String::from).into());
     Ok(())
 }
@@ -180,7 +181,7 @@ fn a_half_made_directory_is_completed() -> Result<()> {
     let (mut plane, adopted) = fixture.open()?;
     assert_eq!(adopted.maps.len(), names::MAPS.len() - 3);
     assert_eq!(plane.seed, seed);
-    plane.tables.read_back()?;
+    plane.tables.read_back(&KernelState::default())?;
     assert_eq!(names_in(&fixture.dir().join("programs"))?, PROGRAMS.map(String::from).into());
     Ok(())
 }
@@ -209,7 +210,7 @@ fn cleanup_leaves_nothing_behind() -> Result<()> {
     plane.programs.attach(&link("v1", true)?, PlaneChoice::Auto)?;
     plane
         .tables
-        .apply(&KernelAction::SwapTable { table: 1, slots: vec![lb_common::Slot::default(); 251] })?;
+        .apply(&KernelAction::SwapTable { table: 1, slots: vec![lb_common::Slot::default(); 251].into() })?;
     drop(plane);
 
     let mut maps = BTreeSet::new();
@@ -285,7 +286,7 @@ fn three_capabilities_are_enough_and_missing_ones_are_named() -> Result<()> {
     let fixture = Fixture::new()?;
     let _namespace = veth("rights")?;
     let (v0, v1) = (link("v0", true)?, link("v1", true)?);
-    let slots = vec![lb_common::Slot::stable(BackendId::new(1, 1)); 251];
+    let slots = Arc::new(vec![lb_common::Slot::stable(BackendId::new(1, 1)); 251]);
     let enough = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
     with_capabilities(enough, || {
         kernel::available(PlaneChoice::Auto, Some(&fixture.object))?;
@@ -296,7 +297,7 @@ fn three_capabilities_are_enough_and_missing_ones_are_named() -> Result<()> {
         drop(plane);
         let (mut plane, _) = fixture.open()?;
         plane.programs.attach(&v0, PlaneChoice::Auto)?;
-        assert_eq!(plane.tables.read_back()?.tables, [(1, slots)].into());
+        assert_eq!(plane.tables.read_back(&KernelState::default())?.tables, [(1, slots)].into());
         drop(plane);
         assert!(kernel::cleanup(&fixture.dir())?.directory);
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::service::VIP_MARKER;
@@ -74,8 +75,8 @@ fn state() -> impl Strategy<Value = KernelState> {
                 }
             }
             let pick = |byte: u8| members[usize::from(byte) % members.len()];
-            let slots = slots.iter().map(|(a, b)| Slot::tracked(pick(*a), pick(*b), false)).collect();
-            state.tables.insert(table, slots);
+            let slots = slots.iter().map(|(a, b)| Slot::tracked(pick(*a), pick(*b), false));
+            state.tables.insert(table, Arc::new(slots.collect()));
         }
         state
     })
@@ -85,7 +86,7 @@ fn assert_valid(state: &KernelState) {
     let lives = |id: BackendId| state.backends.get(&id.index()).is_some_and(|backend| backend.id == id);
     for service in state.services.values().filter(|service| service.flags == 0) {
         assert_eq!(state.tables[&service.table].len() as u32, service.slots, "a service without its table");
-        for slot in &state.tables[&service.table] {
+        for slot in state.tables[&service.table].iter() {
             let id = slot.current();
             if id.is_some() {
                 let key = endpoint_key(&state.backends[&id.index()]);
@@ -93,7 +94,7 @@ fn assert_valid(state: &KernelState) {
             }
         }
     }
-    for slot in state.tables.values().flatten() {
+    for slot in state.tables.values().flat_map(|slots| slots.iter()) {
         for id in [slot.current(), slot.fallback()] {
             assert!(!id.is_some() || lives(id), "a slot names a dead backend");
         }

@@ -99,7 +99,7 @@ impl DataPath for Model {
     fn apply(&mut self, action: &KernelAction) {
         match action.clone() {
             KernelAction::PutBackend { index, backend } => drop(self.backends.insert(index, backend)),
-            KernelAction::SwapTable { table, slots } => drop(self.tables.insert(table, slots)),
+            KernelAction::SwapTable { table, slots } => drop(self.tables.insert(table, slots.to_vec())),
             KernelAction::PutService { key, service } => {
                 if service.flags & VIP_MARKER == 0 {
                     self.vips.insert(service.id.index(), Vip { key, service });

@@ -12,6 +12,7 @@ mod slow_start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use backend::Judged;
@@ -30,7 +31,8 @@ pub type Fold = BTreeMap<String, Vec<Judged>>;
 /// All pools with what is known of their backends.
 #[derive(Clone, Debug)]
 pub struct Pools {
-    pools: BTreeMap<String, Pool>,
+    /// Shared with copies that are made to see what a change would lead to.
+    pools: BTreeMap<String, Arc<Pool>>,
     drain_timeout: Duration,
     drain_spread: Duration,
 }
@@ -66,6 +68,7 @@ impl Pools {
         for pool in &config.pools {
             let (mut records, mut ejector) = (Vec::new(), None);
             if let Some(old) = old.remove(&pool.name) {
+                let old = Arc::unwrap_or_clone(old);
                 (records, ejector) = (old.records, old.ejector);
                 for record in &mut records {
                     // Without a check it counted as up; it goes on doing so until the first one.
@@ -94,8 +97,8 @@ impl Pools {
                 None => Ejector::new(settings),
             });
             let slow_start = pool.slow_start.clone();
-            self.pools
-                .insert(pool.name.clone(), Pool { health, grace, slow_start, all_down, ejector, records });
+            let entry = Pool { health, grace, slow_start, all_down, ejector, records };
+            self.pools.insert(pool.name.clone(), Arc::new(entry));
         }
     }
 
@@ -108,7 +111,7 @@ impl Pools {
         now: Instant,
     ) -> Result<(), RequestError> {
         let deadline = now + self.drain_timeout;
-        let records = match self.pools.get_mut(pool) {
+        let records = match self.pool(pool) {
             Some(pool) => &mut pool.records,
             None => {
                 let names: Vec<_> = self.pools.keys().map(String::as_str).collect();
@@ -151,7 +154,7 @@ impl Pools {
     /// Takes in one health check; whether the backend's judgement may have changed.
     pub fn observe(&mut self, observation: Observation, now: Instant) -> bool {
         let Observation { pool, address, role, up, check, report } = observation;
-        let Some(Pool { health, records, .. }) = self.pools.get_mut(&pool) else { return false };
+        let Some(Pool { health, records, .. }) = self.pool(&pool) else { return false };
         let Some(record) = records.iter_mut().find(|record| record.address == address) else { return false };
         let mut changed = false;
         // What was observed before a reload may concern a check that there is no more.
@@ -180,7 +183,8 @@ impl Pools {
         now: Instant,
     ) -> bool {
         let mut changed = false;
-        for (name, pool) in &mut self.pools {
+        for (name, pool) in self.pools.iter_mut().filter(|(_, pool)| pool.ejector.is_some()) {
+            let pool = Arc::make_mut(pool);
             let (Some(ejector), Some(attempts)) = (&mut pool.ejector, attempts.get(name)) else { continue };
             let check = &pool.health.check;
             let fit = pool.records.iter().filter(|record| record.is_fit(check));
@@ -194,7 +198,7 @@ impl Pools {
     /// A backend found in the maps that the config does not have: it leaves like one that was removed.
     pub fn adopt_leaving(&mut self, pool: &str, address: SocketAddr, now: Instant) {
         let until = now + self.drain_timeout;
-        if let Some(pool) = self.pools.get_mut(pool)
+        if let Some(pool) = self.pool(pool)
             && !pool.records.iter().any(|record| record.address == address)
         {
             pool.records.push(Record { presence: Presence::Leaving(until), ..Record::new(address) });
@@ -216,7 +220,7 @@ impl Pools {
 
     /// Lets a backend count as up until its first check.
     pub fn assume_up(&mut self, pool: &str, address: SocketAddr) {
-        let records = self.pools.get_mut(pool).map(|pool| &mut pool.records);
+        let records = self.pool(pool).map(|pool| &mut pool.records);
         for record in records.into_iter().flatten().filter(|record| record.address == address) {
             record.health.assumed_up = true;
         }
@@ -224,7 +228,7 @@ impl Pools {
 
     /// A backend that a previous daemon found up.
     pub fn adopt_up(&mut self, pool: &str, address: SocketAddr) {
-        let records = self.pools.get_mut(pool).map(|pool| &mut pool.records);
+        let records = self.pool(pool).map(|pool| &mut pool.records);
         for record in records.into_iter().flatten().filter(|record| record.address == address) {
             record.health.was_up = true;
         }
@@ -253,7 +257,7 @@ impl Pools {
     /// What adaptive weights leave of the weights of a pool, 0 to 1, by backend; 1 of all others. Whether that is new.
     pub fn set_factors(&mut self, pool: &str, factors: &[(SocketAddr, f64)]) -> bool {
         let mut changed = false;
-        let records = self.pools.get_mut(pool).map(|pool| &mut pool.records);
+        let records = self.pool(pool).map(|pool| &mut pool.records);
         for record in records.into_iter().flatten() {
             let factor = factors.iter().find(|(address, _)| *address == record.address);
             let factor = factor.map_or(1.0, |(_, factor)| *factor);
@@ -275,7 +279,7 @@ impl Pools {
             };
             let (old, new) = (taking(old), taking(new));
             let others = old.intersection(&new).next().is_some();
-            for record in &mut pool.records {
+            for record in &mut Arc::make_mut(pool).records {
                 if !new.contains(&record.address) {
                     record.rising = None;
                 } else if others && !old.contains(&record.address) {
@@ -290,6 +294,7 @@ impl Pools {
     /// Forgets backends whose time has passed.
     pub fn expire(&mut self, now: Instant) {
         for pool in self.pools.values_mut() {
+            let pool = Arc::make_mut(pool);
             for record in &mut pool.records {
                 if matches!(record.presence, Presence::Leaving(until) if until + self.drain_spread <= now) {
                     record.presence = Presence::Absent;
@@ -313,6 +318,10 @@ impl Pools {
         let ejectors = self.pools.values().filter_map(|pool| pool.ejector.as_ref());
         let deadlines = deadlines.chain(ejectors.flat_map(Ejector::deadlines));
         deadlines.filter(|deadline| *deadline > now).min()
+    }
+
+    fn pool(&mut self, name: &str) -> Option<&mut Pool> {
+        self.pools.get_mut(name).map(Arc::make_mut)
     }
 
     /// Every backend with its state and what the planes are told of it.

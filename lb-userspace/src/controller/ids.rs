@@ -4,7 +4,7 @@
 //! is *retired*, and the backend comes back under the next generation of the same index: what the flow
 //! tables still hold of the old id then counts as absent. All of it is recovered from what the maps hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use lb_common::service::VIP_MARKER;
@@ -46,7 +46,9 @@ struct Held {
 /// one at another time than those of the other.
 #[derive(Clone, Debug, Default)]
 pub struct BackendIds {
-    held: BTreeMap<SocketKey, Held>,
+    held: HashMap<SocketKey, Held>,
+    /// Those of `held` that are not retired.
+    live: HashSet<BackendId>,
     /// The last id of each index that was ever given out.
     last: BTreeMap<u32, BackendId>,
     free: BTreeSet<u32>,
@@ -74,6 +76,7 @@ impl BackendIds {
                 ids.held.insert(endpoint, held);
             }
         }
+        ids.live = ids.held.values().map(|held| held.id).collect();
         let end = applied.backends.last_key_value().map_or(1, |(index, _)| *index);
         ids.free = (1..end).filter(|index| !applied.backends.contains_key(index)).collect();
         ids
@@ -88,6 +91,11 @@ impl BackendIds {
     pub fn owned(&self, endpoint: &SocketKey, pool: &str) -> Option<BackendId> {
         let held = self.held.get(endpoint).filter(|held| !held.retired)?;
         held.pool.as_deref().is_none_or(|owner| owner == pool).then_some(held.id)
+    }
+
+    /// Whether an endpoint takes part in `pool`.
+    pub fn has(&self, endpoint: &SocketKey, pool: &str) -> bool {
+        self.held.get(endpoint).is_some_and(|held| !held.retired && held.pool.as_deref() == Some(pool))
     }
 
     /// The id of an endpoint as a backend of `pool`; given out if need be.
@@ -112,12 +120,14 @@ impl BackendIds {
             }
             if let Some(id) = unnamed(held.id.next_generation(), named) {
                 *held = Held { id, pool: Some(pool.to_owned()), retired: false };
+                self.live.insert(id);
                 self.last.insert(index, id);
                 return Ok(Some(Claim { id, clear: false }));
             }
         }
         let id = self.fresh(applied, named).ok_or(Exhausted { what: "backend", limit: self.limit })?;
         self.last.insert(id.index(), id);
+        self.live.insert(id);
         self.held.insert(endpoint, Held { id, pool: Some(pool.to_owned()), retired: false });
         Ok(Some(Claim { id, clear: true }))
     }
@@ -143,19 +153,22 @@ impl BackendIds {
     }
 
     /// Retires every id whose endpoint is not kept by the pool that it was given out for.
-    pub fn retire(&mut self, kept: &BTreeMap<SocketKey, &str>) {
+    pub fn retire<'p>(&mut self, keeper: impl Fn(&SocketKey) -> Option<&'p str>) {
         for (endpoint, held) in &mut self.held {
-            let pool = kept.get(endpoint);
-            held.retired |= pool.is_none_or(|pool| held.pool.as_deref().is_some_and(|owner| owner != *pool));
+            let pool = keeper(endpoint);
+            held.retired |= pool.is_none_or(|pool| held.pool.as_deref().is_some_and(|owner| owner != pool));
+            if held.retired {
+                self.live.remove(&held.id);
+            }
         }
     }
 
     /// Frees the indexes of endpoints that no pool knows any more, once their retirement is confirmed.
-    pub fn release(&mut self, known: &BTreeSet<SocketKey>, applied: &KernelState) {
+    pub fn release(&mut self, is_known: impl Fn(&SocketKey) -> bool, applied: &KernelState) {
         let free = &mut self.free;
         self.held.retain(|endpoint, held| {
             let index = held.id.index();
-            let keep = !held.retired || known.contains(endpoint) || applied.backends.contains_key(&index);
+            let keep = !held.retired || is_known(endpoint) || applied.backends.contains_key(&index);
             if !keep {
                 free.insert(index);
             }
@@ -163,9 +176,9 @@ impl BackendIds {
         });
     }
 
-    /// Every id that may be used.
-    pub fn live(&self) -> BTreeSet<BackendId> {
-        self.held.values().filter(|held| !held.retired).map(|held| held.id).collect()
+    /// Whether an id may be used.
+    pub fn lives(&self, id: BackendId) -> bool {
+        self.live.contains(&id)
     }
 }
 
@@ -350,7 +363,7 @@ mod tests {
         let id = claim(&mut ids, 1, &empty, &[]).unwrap();
         assert_eq!(id, BackendId::new(1, 0), "index 0 stays unused");
         assert_eq!(claim(&mut ids, 1, &empty, &[]), Some(id));
-        ids.retire(&BTreeMap::new());
+        ids.retire(|_| None);
         assert_eq!(ids.get(&endpoint(1)), None);
         assert_eq!(claim(&mut ids, 1, &applied(&[(1, id)]), &[]), None, "the maps still have it");
         assert_eq!(claim(&mut ids, 1, &empty, &[]), Some(BackendId::new(1, 1)));
@@ -369,10 +382,10 @@ mod tests {
         let mut ids = ids();
         let empty = KernelState::default();
         let id = claim(&mut ids, 1, &empty, &[]).unwrap();
-        ids.retire(&BTreeMap::new());
-        ids.release(&BTreeSet::new(), &applied(&[(1, id)]));
+        ids.retire(|_| None);
+        ids.release(|_| false, &applied(&[(1, id)]));
         assert_eq!(claim(&mut ids, 2, &applied(&[(1, id)]), &[]), Some(BackendId::new(2, 0)));
-        ids.release(&[endpoint(2)].into(), &empty);
+        ids.release(|known| *known == endpoint(2), &empty);
         assert_eq!(claim(&mut ids, 3, &empty, &[]), Some(BackendId::new(1, 1)));
     }
 

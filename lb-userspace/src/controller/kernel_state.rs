@@ -1,19 +1,21 @@
 //! What should stand in the kernel planes' maps. No I/O: ids and tables are given out here, and everything
 //! derives from them, the folded pools and the facts of the network.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lb_common::service::{SOURCE_AFFINITY, TRACK_ALWAYS, VIP_MARKER, VIP_PING, vip_of};
 use lb_common::{Backend, BackendId, Endpoint, NextHop, Service, Slot, SocketKey, limits, ticks};
 
 use super::apply::Confirmed;
-use super::assignment::Assignments;
+use super::assignment::{Assignments, assign};
 use super::desired::{Fold, Judged};
 use super::ids::{BackendIds, Family, Part, ServiceIds, TableNumbers};
 use crate::config::Config;
 use crate::data_plane::PlaneError;
-use crate::data_plane::kernel::{FlowCut, KernelState, Sweep};
+use crate::data_plane::kernel::{FlowCut, KernelState, Slots, Sweep};
 use crate::model::{self, Affinity, Protocol, Tracking};
 use crate::network::Facts;
 
@@ -105,7 +107,6 @@ impl Identities {
 
         let tables = tables(config, fold, served);
         self.name_backends(&tables, confirmed, sweep, &mut desired);
-        let live = self.backends.live();
         for table in &tables {
             let number = match self.tables.claim(&table.pool.name, table.part, applied) {
                 Ok(number) => number,
@@ -115,7 +116,7 @@ impl Identities {
                 }
             };
             let cuts = self.cuts(table, number);
-            let slots = match self.slots(table, number, confirmed, &live, &cuts) {
+            let slots = match self.slots(table, number, confirmed, &cuts) {
                 Ok(slots) => slots,
                 Err(error) => {
                     desired.errors.push(error);
@@ -154,33 +155,36 @@ impl Identities {
         sweep: &Sweep,
         desired: &mut Desired,
     ) {
-        let mut kept: BTreeMap<SocketKey, &str> = BTreeMap::new();
-        let mut known = BTreeSet::new();
+        // By endpoint: the pool that keeps it.
+        let mut known: HashMap<SocketKey, Option<&str>> = HashMap::new();
         for table in tables {
             for judged in &table.judged {
-                let endpoint = table.endpoint(judged.member.address);
-                known.insert(endpoint);
+                let keeper = known.entry(table.endpoint(judged.member.address)).or_default();
                 // One that moved from a pool to another leaves the first at once: its replies can only be
                 // those of one service.
                 if judged.keeps(table.part.protocol) && judged.leaving.is_none() {
-                    kept.insert(endpoint, &table.pool.name);
+                    *keeper = Some(&table.pool.name);
                 } else if judged.keeps(table.part.protocol) {
-                    kept.entry(endpoint).or_insert(&table.pool.name);
+                    keeper.get_or_insert(&table.pool.name);
                 }
             }
         }
-        self.backends.retire(&kept);
-        self.backends.release(&known, &confirmed.applied);
+        let keeper = |endpoint: &SocketKey| known.get(endpoint).copied().flatten();
+        self.backends.retire(keeper);
+        self.backends.release(|endpoint| known.contains_key(endpoint), &confirmed.applied);
 
-        let mut named: BTreeSet<_> = confirmed.tables.values().flat_map(|table| table.named()).collect();
-        named.extend(sweep.by_backend.keys().chain(sweep.slots.values().flatten()));
+        let named = LazyCell::new(|| {
+            let mut named: BTreeSet<_> = confirmed.tables.values().flat_map(|table| table.named()).collect();
+            named.extend(sweep.by_backend.keys().chain(sweep.slots.values().flatten()));
+            named
+        });
         for table in tables {
             let pool = table.pool.name.as_str();
             let takes_new =
                 table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
             for member in takes_new {
                 let endpoint = table.endpoint(member.address);
-                if kept.get(&endpoint) != Some(&pool) {
+                if keeper(&endpoint) != Some(pool) || self.backends.has(&endpoint, pool) {
                     continue;
                 }
                 match self.backends.claim(endpoint, pool, &confirmed.applied, &named) {
@@ -202,9 +206,8 @@ impl Identities {
         table: &Table<'_>,
         number: u32,
         confirmed: &Confirmed,
-        live: &BTreeSet<BackendId>,
         cuts: &[FlowCut],
-    ) -> Result<Vec<Slot>, PlaneError> {
+    ) -> Result<Slots, PlaneError> {
         let size = table.pool.table_size;
         let object = || format!("pool {:?}, table {number}", table.pool.name);
         let members = table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
@@ -215,11 +218,13 @@ impl Identities {
             })
             .collect();
         backends.sort_unstable();
-        let assignment =
-            self.assignments.of(number, size, &backends).map_err(|error| PlaneError::new(object(), error))?;
+        let wanted = || assign(size, &backends).map_err(|error| PlaneError::new(object(), error));
         let Some(state) = confirmed.tables.get(&number) else {
+            let assignment = wanted()?;
             let id = |index| assignment.get(index).copied().unwrap_or(BackendId::NONE);
-            return Ok((0..size as usize).map(|index| Slot::stable(id(index))).collect());
+            let slots: Slots = Slots::new((0..size as usize).map(|index| Slot::stable(id(index))).collect());
+            self.assignments.propose(number, backends, &slots);
+            return Ok(slots);
         };
         if state.slots().len() != size as usize {
             let reason = format!(
@@ -230,17 +235,25 @@ impl Identities {
         }
         let is_cut =
             |index: usize, id| cuts.iter().any(|cut| cut.backend == id && index < cut.below as usize);
-        let lives = |index, id: BackendId| live.contains(&id) && !is_cut(index, id);
-        Ok(state.assign(&assignment, lives).unwrap_or_else(|| state.slots().to_vec()))
+        let lives = |index, id: BackendId| self.backends.lives(id) && !is_cut(index, id);
+        let holds = self.assignments.holds(number, &backends, state);
+        if holds && cuts.is_empty() && state.named().all(|id| self.backends.lives(id)) {
+            return Ok(Arc::clone(state.slots()));
+        }
+        let assignment =
+            if holds { state.slots().iter().map(|slot| slot.current()).collect() } else { wanted()? };
+        let slots = state.assign(&assignment, lives).map_or_else(|| Arc::clone(state.slots()), Slots::new);
+        self.assignments.propose(number, backends, &slots);
+        Ok(slots)
     }
 
     /// The slots from which old flows are cut already, by backend.
     fn cuts(&self, table: &Table<'_>, number: u32) -> Vec<FlowCut> {
         let backends = table.judged.iter().filter_map(|judged| {
-            let cut = judged.cut(table.part.protocol);
+            let below = judged.cut(table.part.protocol).slots(table.pool.table_size);
+            (below > 0).then_some(())?;
             let id = self.backends.owned(&table.endpoint(judged.member.address), &table.pool.name)?;
-            let below = cut.slots(table.pool.table_size);
-            (below > 0).then_some(FlowCut { table: number, backend: id, below })
+            Some(FlowCut { table: number, backend: id, below })
         });
         backends.collect()
     }
@@ -309,16 +322,17 @@ impl Identities {
 /// Where to send a backend's frames. A neighbour that is missing for a moment keeps its last place: dropping
 /// what still arrives helps nobody.
 fn next_hop(address: SocketAddr, id: BackendId, facts: &Facts, applied: &KernelState) -> NextHop {
-    let last = applied.backends.get(&id.index()).filter(|backend| backend.address == address.ip().into());
+    let last = || applied.backends.get(&id.index()).filter(|backend| backend.address == address.ip().into());
     let hop = facts.hops.get(&address.ip()).copied();
-    hop.or(last.map(|backend| backend.hop)).unwrap_or_default()
+    hop.or_else(|| last().map(|backend| backend.hop)).unwrap_or_default()
 }
 
 /// The tables that `served` need: one per pool, and family and protocol of its listen addresses.
 fn tables<'a>(config: &'a Config, fold: &'a Fold, served: &[&'a model::Service]) -> Vec<Table<'a>> {
+    let pools: HashMap<_, _> = config.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     let mut tables = BTreeMap::new();
     for service in served {
-        let Some(pool) = config.pools.iter().find(|pool| pool.name == service.pool) else { continue };
+        let Some(pool) = pools.get(service.pool.as_str()).copied() else { continue };
         for listen in &service.listen {
             let part = Part { family: Family::of(listen.ip()), protocol: service.protocol };
             let table = tables.entry((&pool.name, part)).or_insert_with(|| {

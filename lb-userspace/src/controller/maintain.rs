@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::apply::Confirmed;
 use crate::data_plane::PlaneError;
-use crate::data_plane::kernel::{KernelAction, KernelTables, Sweep};
+use crate::data_plane::kernel::{KernelAction, KernelTables, Slots, Sweep};
 
 /// Deletes what has expired from the flow tables, and untracks the slots of which they hold nothing more.
 ///
@@ -17,7 +17,7 @@ pub fn sweep(kernel: &mut dyn KernelTables, confirmed: &mut Confirmed) -> Result
         .tables
         .iter()
         .filter(|(table, _)| !confirmed.doubtful.contains(table))
-        .filter_map(|(table, state)| Some((*table, state.untrack(*table, &sweep)?)))
+        .filter_map(|(table, state)| Some((*table, Slots::new(state.untrack(*table, &sweep)?))))
         .collect();
     for (table, slots) in swaps {
         confirmed.apply(kernel, &KernelAction::SwapTable { table, slots })?;
@@ -38,14 +38,14 @@ pub fn settle(
         let Some(state) = confirmed.tables.get(table).filter(|state| state.is_tracked()) else { continue };
         let old_seen = kernel.old_seen(*table)?;
         if let Some(slots) = state.mark_settling(&old_seen, kernel.now(), *idle) {
-            confirmed.apply(kernel, &KernelAction::SwapTable { table: *table, slots })?;
+            confirmed.apply(kernel, &KernelAction::SwapTable { table: *table, slots: slots.into() })?;
         }
         // The swap has waited for its grace period: no packet can stamp a slot any more and send a new flow
         // to its fallback.
         let Some(state) = confirmed.tables.get(table).filter(|state| state.is_settling()) else { continue };
         let old_seen = kernel.old_seen(*table)?;
         if let Some(slots) = state.settle(&old_seen, kernel.now(), *idle) {
-            confirmed.apply(kernel, &KernelAction::SwapTable { table: *table, slots })?;
+            confirmed.apply(kernel, &KernelAction::SwapTable { table: *table, slots: slots.into() })?;
         }
     }
     Ok(())

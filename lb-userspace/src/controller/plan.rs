@@ -10,7 +10,7 @@ use lb_common::service::VIP_MARKER;
 use lb_common::{Backend, BackendId, Service, Slot};
 
 use super::slots;
-use crate::data_plane::kernel::{KernelAction, KernelState};
+use crate::data_plane::kernel::{KernelAction, KernelState, Slots};
 use crate::data_plane::proxy::{ProxyAction, ProxyState};
 use crate::model::Listen;
 
@@ -38,7 +38,7 @@ pub fn plan(applied: &KernelState, desired: &KernelState) -> Vec<KernelAction> {
     let (in_use, new): (Vec<_>, Vec<_>) =
         changed(&applied.tables, &desired.tables).partition(|(table, _)| applied.tables.contains_key(table));
     let swap =
-        |(table, slots): (&u32, &Vec<_>)| KernelAction::SwapTable { table: *table, slots: slots.clone() };
+        |(table, slots): (&u32, &Slots)| KernelAction::SwapTable { table: *table, slots: slots.clone() };
     actions.extend(new.into_iter().map(swap));
     for (key, endpoint) in changed(&applied.endpoints, &desired.endpoints) {
         actions.push(KernelAction::PutEndpoint { key: *key, endpoint: *endpoint });
@@ -133,12 +133,17 @@ pub fn plan_proxy(
     (serve, stop)
 }
 
-/// Entries of `desired` that are new or different.
+/// Entries of `desired` that are new or different. Both maps are walked side by side: looking up each of a hundred
+/// thousand would take longer than all the rest of a plan.
 fn changed<'a, K: Ord, V: PartialEq>(
     applied: &'a BTreeMap<K, V>,
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
-    desired.iter().filter(|(key, value)| applied.get(key) != Some(value))
+    let mut applied = applied.iter().peekable();
+    desired.iter().filter(move |(key, value)| {
+        while applied.next_if(|(old, _)| old < key).is_some() {}
+        applied.next_if(|(old, _)| old == key).is_none_or(|(_, old)| old != *value)
+    })
 }
 
 /// Keys of `applied` that `desired` has not.
@@ -146,7 +151,11 @@ fn missing<'a, K: Ord, V>(
     applied: &'a BTreeMap<K, V>,
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = &'a K> {
-    applied.keys().filter(|key| !desired.contains_key(key))
+    let mut desired = desired.keys().peekable();
+    applied.keys().filter(move |key| {
+        while desired.next_if(|new| new < key).is_some() {}
+        desired.next_if(|new| new == key).is_none()
+    })
 }
 
 fn lives(state: &KernelState, id: BackendId) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_common::{Slot, SocketKey};
+use lb_common::SocketKey;
 
 use super::apply::Confirmed;
 use super::desired::{Fold, Judged};
@@ -11,7 +11,7 @@ use super::ids::Part;
 use super::kernel_state::Identities;
 use super::placement::Placement;
 use crate::config::{self, Config};
-use crate::data_plane::kernel::{KernelState, Sweep};
+use crate::data_plane::kernel::{KernelState, Slots, Sweep};
 use crate::data_plane::proxy::ProxyCounters;
 use crate::model::plan::{BackendPlan, Fate, Flows, Plan, PoolPlan, ServicePlan};
 use crate::model::{Plane, Service};
@@ -72,7 +72,7 @@ pub fn preview(view: &View<'_>) -> Plan {
 }
 
 /// The tables by pool and part.
-type Tables = BTreeMap<(String, Part), Vec<Slot>>;
+type Tables = BTreeMap<(String, Part), Slots>;
 
 impl Kernel<'_> {
     /// The tables that a side would have, everything applied.
@@ -109,7 +109,7 @@ impl Kernel<'_> {
             let now = number.and_then(|number| self.confirmed.applied.tables.get(&number));
             let (Some(now), Some(then)) = (now, tables.get(&(pool.to_owned(), part))) else { continue };
             counts.0 += now.len() as u64;
-            let moved = now.iter().zip(then).filter(|(now, then)| now.current() != then.current());
+            let moved = now.iter().zip(then.iter()).filter(|(now, then)| now.current() != then.current());
             counts.1 += moved.count() as u64;
         }
         counts

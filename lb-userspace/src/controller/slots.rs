@@ -4,45 +4,119 @@
 //! Pure: no maps, no clock. Every transition *proposes* slots (`None`: nothing to do); what the kernel has
 //! confirmed is then [`TableState::commit`]ted. So a swap that failed leaves no trace here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lb_common::{BackendId, Slot, ticks};
 
-use crate::data_plane::kernel::Sweep;
+use crate::data_plane::kernel::{Slots, Sweep};
 
 /// One Maglev table as the kernel has confirmed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableState {
-    slots: Vec<Slot>,
-    /// By slot, in ticks: when `current` last changed. Meaningless in untracked slots.
+    slots: Slots,
+    /// By slot, in ticks: when `current` last changed. Meaningless in untracked slots, and empty while there are no others.
     changed_at: Vec<u32>,
     /// How often the `current` of a slot changed.
     moved: u64,
+    census: Census,
+    shape: Shape,
 }
+
+/// What is in the slots, counted once for every commit: tables are asked far more often than they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Census {
+    tracked: bool,
+    settling: bool,
+    /// By every backend that a slot names.
+    holdings: BTreeMap<BackendId, Holdings>,
+}
+
+/// How many slots name a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// As `current`.
+    pub current: u64,
+    /// As `fallback`.
+    pub fallback: u64,
+}
+
+impl Census {
+    fn of(slots: &[Slot]) -> Self {
+        let mut census = Self::default();
+        // A table has few different slots, so sorting costs less than a look-up for each of them.
+        let mut words: Vec<_> = slots.iter().map(|slot| slot.0).collect();
+        words.sort_unstable();
+        for alike in words.chunk_by(|a, b| a == b) {
+            if let Some(word) = alike.first() {
+                census.add(Slot(*word), alike.len() as u64);
+            }
+        }
+        census
+    }
+
+    fn add(&mut self, slot: Slot, count: u64) {
+        self.tracked |= slot.is_tracked();
+        self.settling |= slot.is_settling();
+        if slot.current().is_some() {
+            self.holdings.entry(slot.current()).or_default().current += count;
+        }
+        if slot.fallback().is_some() {
+            self.holdings.entry(slot.fallback()).or_default().fallback += count;
+        }
+    }
+}
+
+/// Which backend is `current` where: equal as long as none of them changes.
+#[derive(Clone, Debug, Default)]
+pub struct Shape(Arc<()>);
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Shape {}
 
 impl TableState {
     /// A table read back from the kernel. How long its slots have been in a change is not known, so those
     /// times start again at `now` (ticks). `fallback` is kept: a table built anew would forget it and break
     /// flows.
-    pub fn adopt(slots: Vec<Slot>, now: u32) -> Self {
-        let changed_at = vec![now; slots.len()];
-        Self { slots: slots.into_iter().map(sound).collect(), changed_at, moved: 0 }
+    pub fn adopt(slots: Slots, now: u32) -> Self {
+        let are_sound = slots.iter().all(|slot| sound(*slot) == *slot);
+        let slots = if are_sound { slots } else { Slots::new(slots.iter().copied().map(sound).collect()) };
+        let census = Census::of(&slots);
+        let changed_at = if census.tracked { vec![now; slots.len()] } else { Vec::new() };
+        Self { slots, changed_at, moved: 0, census, shape: Shape::default() }
     }
 
     /// The confirmed slots.
-    pub fn slots(&self) -> &[Slot] {
+    pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// Which backend is `current` where.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Records `slots` as confirmed. `now` (ticks) is read after the grace period: packets that ran on the
     /// old table until then stamped nothing.
-    pub fn commit(&mut self, slots: Vec<Slot>, now: u32) {
-        self.changed_at.resize(slots.len(), now);
+    pub fn commit(&mut self, slots: Slots, now: u32) {
+        self.census = Census::of(&slots);
+        self.changed_at.resize(if self.census.tracked { slots.len() } else { 0 }, now);
+        let before = self.moved;
         for (index, slot) in slots.iter().enumerate() {
             if self.slots.get(index).map(|old| old.current()) != Some(slot.current()) {
-                self.changed_at[index] = now;
+                if let Some(changed) = self.changed_at.get_mut(index) {
+                    *changed = now;
+                }
                 self.moved += 1;
             }
+        }
+        if self.moved != before {
+            self.shape = Shape::default();
         }
         self.slots = slots;
     }
@@ -96,10 +170,11 @@ impl TableState {
     /// Untracks settled slots of which the flow tables hold nothing for another backend. `sweep` was begun
     /// after the last commit.
     pub fn untrack(&self, table: u32, sweep: &Sweep) -> Option<Vec<Slot>> {
+        self.is_tracked().then_some(())?;
         self.propose(|index, slot| {
             let settled = slot.is_tracked() && slot.current() == slot.fallback();
-            let named = sweep.slots.get(&(table, index as u32));
-            if settled && named.is_none_or(|ids| ids.iter().all(|id| *id == slot.current())) {
+            let named = || sweep.slots.get(&(table, index as u32));
+            if settled && named().is_none_or(|ids| ids.iter().all(|id| *id == slot.current())) {
                 Slot::stable(slot.current())
             } else {
                 slot
@@ -114,22 +189,34 @@ impl TableState {
 
     /// Whether any slot is tracked.
     pub fn is_tracked(&self) -> bool {
-        self.slots.iter().any(|slot| slot.is_tracked())
+        self.census.tracked
     }
 
     /// Whether any slot waits to be settled.
     pub fn is_settling(&self) -> bool {
-        self.slots.iter().any(|slot| slot.is_settling())
+        self.census.settling
     }
 
     /// Every backend that a slot names.
-    pub fn named(&self) -> BTreeSet<BackendId> {
-        named(&self.slots)
+    pub fn named(&self) -> impl Iterator<Item = BackendId> + '_ {
+        self.census.holdings.keys().copied()
+    }
+
+    /// In how many slots a backend is named.
+    pub fn holdings(&self, id: BackendId) -> Holdings {
+        self.census.holdings.get(&id).copied().unwrap_or_default()
     }
 
     fn propose(&self, step: impl Fn(usize, Slot) -> Slot) -> Option<Vec<Slot>> {
-        let slots: Vec<_> = self.slots.iter().enumerate().map(|(index, slot)| step(index, *slot)).collect();
-        (slots != self.slots).then_some(slots)
+        let mut slots = self.slots.iter().enumerate();
+        let (first, next) = slots.find_map(|(index, slot)| {
+            let next = step(index, *slot);
+            (next != *slot).then_some((index, next))
+        })?;
+        let mut proposed = Vec::with_capacity(self.slots.len());
+        proposed.extend(self.slots.iter().take(first).chain([&next]));
+        proposed.extend(slots.map(|(index, slot)| step(index, *slot)));
+        Some(proposed)
     }
 
     /// Whether neither the change nor a packet of an old flow lies within `idle` before `now`.
@@ -201,7 +288,7 @@ mod tests {
     const IDLE: u32 = 100;
 
     fn table(slot: Slot) -> TableState {
-        TableState::adopt(vec![slot], 1000)
+        TableState::adopt(vec![slot].into(), 1000)
     }
 
     /// The slot after a change to `wanted` while only `alive` live.
@@ -290,7 +377,7 @@ mod tests {
     #[test]
     fn a_change_starts_the_idle_time_again() {
         let mut table = table(Slot::tracked(B, A, false));
-        table.commit(vec![Slot::tracked(C, A, false)], 2000);
+        table.commit(vec![Slot::tracked(C, A, false)].into(), 2000);
         assert_eq!(table.mark_settling(&[0], 2000 + IDLE, IDLE), None);
         assert!(table.mark_settling(&[0], 2001 + IDLE, IDLE).is_some());
     }
@@ -298,7 +385,7 @@ mod tests {
     #[test]
     fn ticks_may_wrap_and_stamps_may_be_ancient() {
         let start = u32::MAX - 10;
-        let table = TableState::adopt(vec![Slot::tracked(B, A, false)], start);
+        let table = TableState::adopt(vec![Slot::tracked(B, A, false)].into(), start);
         assert_eq!(table.mark_settling(&[0], start.wrapping_add(IDLE), IDLE), None);
         assert!(table.mark_settling(&[0], start.wrapping_add(IDLE + 1), IDLE).is_some());
         assert!(table.mark_settling(&[start / 4], start.wrapping_add(IDLE + 1), IDLE).is_some());
@@ -320,9 +407,9 @@ mod tests {
     #[test]
     fn adoption_keeps_the_slots_and_reads_damage_as_a_change() {
         let read = vec![Slot::stable(A), Slot::tracked(B, A, true), Slot::tracked(B, B, false)];
-        assert_eq!(TableState::adopt(read.clone(), 5).slots(), read);
+        assert_eq!(**TableState::adopt(read.clone().into(), 5).slots(), read);
         let damaged = Slot(u64::from(A.0) | u64::from(B.0) << 32);
-        assert_eq!(table(damaged).slots(), [Slot::tracked(A, B, false)]);
+        assert_eq!(**table(damaged).slots(), [Slot::tracked(A, B, false)]);
     }
 
     #[derive(Clone, Debug)]
@@ -372,7 +459,7 @@ mod tests {
         #[test]
         fn fallback_is_given_up_only_by_the_rules(steps in proptest::collection::vec(step(), 1..40)) {
             let mut now = 5000;
-            let mut table = TableState::adopt(vec![Slot::stable(A); SLOTS], now);
+            let mut table = TableState::adopt(vec![Slot::stable(A); SLOTS].into(), now);
             let mut old_seen = vec![0; SLOTS];
             let mut changed = [now; SLOTS];
             for step in steps {
@@ -388,9 +475,9 @@ mod tests {
                             .map(|(slot, id)| if alive(slot, id) { id } else { NONE })
                             .collect();
                         if let Some(slots) = table.assign(&wanted, alive) {
-                            table.commit(slots, now);
+                            table.commit(slots.into(), now);
                         }
-                        for (index, (old, new)) in before.iter().zip(table.slots()).enumerate() {
+                        for (index, (old, new)) in before.iter().zip(table.slots().iter()).enumerate() {
                             prop_assert_eq!(new.current(), wanted[index]);
                             let fallback = old.fallback();
                             let kept = fallback.is_some() && alive(index, fallback);
@@ -404,13 +491,13 @@ mod tests {
                     Step::Settle { seen, seen_again } => {
                         stamp(&mut old_seen, &seen, now);
                         if let Some(slots) = table.mark_settling(&old_seen, now, IDLE) {
-                            table.commit(slots, now);
+                            table.commit(slots.into(), now);
                         }
                         stamp(&mut old_seen, &seen_again, now);
                         if let Some(slots) = table.settle(&old_seen, now, IDLE) {
-                            table.commit(slots, now);
+                            table.commit(slots.into(), now);
                         }
-                        for (index, (old, new)) in before.iter().zip(table.slots()).enumerate() {
+                        for (index, (old, new)) in before.iter().zip(table.slots().iter()).enumerate() {
                             prop_assert_eq!(old.current(), new.current());
                             if old.fallback() != new.fallback() {
                                 prop_assert_eq!(new.fallback(), new.current());
@@ -424,9 +511,9 @@ mod tests {
                             .map(|index| ((0, index as u32), BTreeSet::from([A])))
                             .collect();
                         if let Some(slots) = table.untrack(0, &Sweep { slots, ..Sweep::default() }) {
-                            table.commit(slots, now);
+                            table.commit(slots.into(), now);
                         }
-                        for (index, (old, new)) in before.iter().zip(table.slots()).enumerate() {
+                        for (index, (old, new)) in before.iter().zip(table.slots().iter()).enumerate() {
                             prop_assert_eq!((old.current(), old.fallback()), (new.current(), new.fallback()));
                             if old.is_tracked() && !new.is_tracked() {
                                 prop_assert!(!named[index] || new.current() == A);
@@ -434,7 +521,7 @@ mod tests {
                         }
                     }
                 }
-                for slot in table.slots() {
+                for slot in table.slots().iter() {
                     prop_assert!(slot.is_tracked() || slot.current() == slot.fallback());
                     prop_assert!(!slot.is_settling() || slot.is_tracked());
                 }

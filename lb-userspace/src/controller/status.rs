@@ -207,18 +207,15 @@ fn tables<'a>(view: &'a View<'_>, pool: &Pool) -> impl Iterator<Item = &'a Table
 fn slots(view: &View<'_>, pool: &Pool, judged: &[Judged]) -> BTreeMap<SocketAddr, u64> {
     let mut by_backend = BTreeMap::new();
     if let Some(kernel) = &view.kernel {
-        let tables = tables(view, pool);
-        let mut by_id = BTreeMap::new();
-        for slot in tables.flat_map(|table| table.slots()) {
-            *by_id.entry(slot.current()).or_insert(0) += 1;
-        }
+        let tables: Vec<_> = tables(view, pool).collect();
         for address in judged.iter().map(|judged| judged.member.address) {
-            let slots = kernel.identities.of(address).filter_map(|id| by_id.get(&id)).sum();
+            let ids = kernel.identities.of(address);
+            let slots = ids.flat_map(|id| tables.iter().map(move |table| table.holdings(id).current)).sum();
             if slots > 0 {
                 by_backend.insert(address, slots);
             }
         }
-        if !by_id.is_empty() {
+        if !tables.is_empty() {
             return by_backend;
         }
     }

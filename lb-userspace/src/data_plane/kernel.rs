@@ -20,13 +20,16 @@ pub struct Prefix {
     pub length: u8,
 }
 
+/// The slots of a table. Those of a thousand tables are half a gigabyte: they are shared, never copied.
+pub type Slots = Arc<Vec<Slot>>;
+
 /// What stands, or should stand, in the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelState {
     /// By index of the id. An entry with `id == NONE` retires the index's last id.
     pub backends: BTreeMap<u32, Backend>,
     /// By table number.
-    pub tables: BTreeMap<u32, Vec<Slot>>,
+    pub tables: BTreeMap<u32, Slots>,
     /// VIPs, markers included.
     pub services: BTreeMap<SocketKey, Service>,
     /// Backends' endpoints.
@@ -50,7 +53,7 @@ impl KernelState {
                 self.backends.remove(index);
             }
             KernelAction::SwapTable { table, slots } => {
-                self.tables.insert(*table, slots.clone());
+                self.tables.insert(*table, Arc::clone(slots));
             }
             KernelAction::DropTable { table } => {
                 self.tables.remove(table);
@@ -97,7 +100,7 @@ pub enum KernelAction {
     PutBackend { index: u32, backend: Backend },
     /// Puts a new inner map with these slots in place of the table's old one, in one update; creates the
     /// table's `old_seen` where it is missing. Returns after the grace period: no packet reads the old map.
-    SwapTable { table: u32, slots: Vec<Slot> },
+    SwapTable { table: u32, slots: Slots },
     /// Empties a table's place.
     DropTable { table: u32 },
     /// Writes one service entry.
@@ -189,8 +192,11 @@ pub enum TrackedFlow {
 pub trait KernelTables: Send {
     /// Does one step.
     fn apply(&mut self, action: &KernelAction) -> Result<(), PlaneError>;
-    /// Reads everything back that `apply` can write: for adoption and audit.
-    fn read_back(&mut self) -> Result<KernelState, PlaneError>;
+    /// Makes tables that are not there yet. After an error some of them may be.
+    fn make_tables(&mut self, tables: &[(u32, Slots)]) -> Result<(), PlaneError>;
+    /// Reads everything back that `apply` can write: for adoption and audit. Tables that are as `known` says are
+    /// shared with it.
+    fn read_back(&mut self, known: &KernelState) -> Result<KernelState, PlaneError>;
     /// When a packet of an old flow was last seen, in ticks, by slot; 0: never.
     fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError>;
     /// Deletes expired entries of the flow tables (`half_open` before `flows`) and reports what is left.

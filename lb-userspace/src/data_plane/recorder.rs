@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::PlaneError;
 use super::flows::{FlowSource, Listing, SeenFlow};
 use super::kernel::{
-    FlowCut, FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
+    FlowCut, FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Slots, Sweep, TrackedFlow,
 };
 use super::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyState, ProxyTraffic};
 use crate::model::Listen;
@@ -149,13 +149,19 @@ impl KernelTables for KernelRecorder {
         }
     }
 
-    fn read_back(&mut self) -> Result<KernelState, PlaneError> {
+    fn make_tables(&mut self, tables: &[(u32, Slots)]) -> Result<(), PlaneError> {
+        tables.iter().try_for_each(|(table, slots)| {
+            self.apply(&KernelAction::SwapTable { table: *table, slots: Arc::clone(slots) })
+        })
+    }
+
+    fn read_back(&mut self, _known: &KernelState) -> Result<KernelState, PlaneError> {
         Ok(self.state())
     }
 
     fn old_seen(&mut self, table: u32) -> Result<Vec<u32>, PlaneError> {
         let kernel = self.lock();
-        let slots = kernel.state.tables.get(&table).map_or(0, Vec::len);
+        let slots = kernel.state.tables.get(&table).map_or(0, |slots| slots.len());
         Ok((0..slots).map(|slot| kernel.old_seen.get(&(table, slot)).copied().unwrap_or(0)).collect())
     }
 

@@ -31,14 +31,10 @@ impl ExactEntries {
         Ok(Self { entries, hints: Table::open(names::MAP_EXACT_HINTS, maps)? })
     }
 
-    /// An endpoint appears, or goes on under another backend id: it may have entries from before.
+    /// An endpoint appears, or goes on under another backend id: it may have entries from before. The next sweep takes
+    /// the hint back where it has none.
     pub(super) fn expect(&self, endpoint: &Endpoint) -> Result<(), PlaneError> {
-        let mut any = false;
-        self.entries.scan(Batch::Read, |keys, _| {
-            any |= !keys.is_empty();
-            Ok(())
-        })?;
-        if any { self.hints.put(&endpoint.backend.index(), &1) } else { Ok(()) }
+        self.hints.put(&endpoint.backend.index(), &1)
     }
 
     /// Deletes what has expired at `now`, and takes back the hints of endpoints without entries. `endpoints` is

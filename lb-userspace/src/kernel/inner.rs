@@ -127,6 +127,20 @@ impl MapOfMaps {
         Ok(Some(words.iter().collect()))
     }
 
+    /// Whether a table's array holds exactly this.
+    pub(super) fn holds(
+        &self,
+        table: u32,
+        contents: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<bool, PlaneError> {
+        let Some(inner) = self.inner(table)?.filter(|inner| inner.entries as usize == contents.len()) else {
+            return Ok(false);
+        };
+        let words =
+            inner.words(Access::Read).map_err(|error| self.fault(table, "map into memory", &error))?;
+        Ok(words.iter().eq(contents))
+    }
+
     /// The number of elements of a table's array.
     pub(super) fn size(&self, table: u32) -> Result<Option<usize>, PlaneError> {
         Ok(self.inner(table)?.map(|inner| inner.entries as usize))
@@ -138,14 +152,7 @@ impl MapOfMaps {
         table: u32,
         contents: impl ExactSizeIterator<Item = u64>,
     ) -> Result<(), PlaneError> {
-        let count = u32::try_from(contents.len()).map_err(|error| self.fault(table, "size", &error))?;
-        let inner =
-            create(self.kind, count).map_err(|error| self.fault(table, "create its array", &error))?;
-        inner
-            .words(Access::Write)
-            .and_then(|words| words.fill(contents))
-            .map_err(|error| self.fault(table, "fill its array", &error))?;
-
+        let inner = self.filled(table, contents)?;
         let old = self.id(table)?;
         let pin = self.pin(table, inner.id);
         inner.pin(&pin).map_err(|error| self.fault(table, "pin its array", &error))?;
@@ -157,6 +164,47 @@ impl MapOfMaps {
             Some(old) => self.unpinned(table, &self.pin(table, old)),
             None => Ok(()),
         }
+    }
+
+    /// Puts arrays into places that are empty, all of them in one update.
+    pub(super) fn place<C: ExactSizeIterator<Item = u64>>(
+        &self,
+        mut arrays: impl Iterator<Item = (u32, C)>,
+    ) -> Result<(), PlaneError> {
+        let mut inners = Vec::new();
+        let mut pin = |(table, contents)| {
+            let inner = self.filled(table, contents)?;
+            let pinned = inner.pin(&self.pin(table, inner.id));
+            inners.push((table, inner));
+            pinned.map_err(|error| self.fault(table, "pin its array", &error))
+        };
+        let pinned = arrays.try_for_each(&mut pin);
+        let placed = pinned.and_then(|()| {
+            self.outer.update_inners(inners.iter().map(|(table, inner)| (*table, inner))).map_err(|error| {
+                let reason = format!("cannot put its arrays in place: {}", words(&error));
+                PlaneError::new(format!("map {}", self.kind.name), reason)
+            })
+        });
+        if placed.is_err() {
+            for (table, inner) in &inners {
+                if self.id(*table)? != Some(inner.id) {
+                    self.unpinned(*table, &self.pin(*table, inner.id))?;
+                }
+            }
+        }
+        placed
+    }
+
+    /// A new array, filled.
+    fn filled(&self, table: u32, contents: impl ExactSizeIterator<Item = u64>) -> Result<Map, PlaneError> {
+        let count = u32::try_from(contents.len()).map_err(|error| self.fault(table, "size", &error))?;
+        let inner =
+            create(self.kind, count).map_err(|error| self.fault(table, "create its array", &error))?;
+        inner
+            .words(Access::Write)
+            .and_then(|words| words.fill(contents))
+            .map_err(|error| self.fault(table, "fill its array", &error))?;
+        Ok(inner)
     }
 
     /// Empties a place.

@@ -24,7 +24,7 @@ use super::syscall::Batch;
 use super::table::{PerCpu, Table};
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{
-    FlowCut, FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Sweep, TrackedFlow,
+    FlowCut, FlowTables, KernelAction, KernelCounters, KernelState, KernelTables, Slots, Sweep, TrackedFlow,
 };
 
 /// The pinned maps, open. Outlives the programs' owner: the controller holds it on its own thread.
@@ -126,9 +126,19 @@ impl KernelTables for Tables {
         }
     }
 
+    fn make_tables(&mut self, tables: &[(u32, Slots)]) -> Result<(), PlaneError> {
+        let seen = self.old_seen.placed()?;
+        for (table, _) in tables.iter().filter(|(table, _)| seen.contains(table)) {
+            // A daemon died between the two updates.
+            self.old_seen.remove(*table)?;
+        }
+        self.old_seen.place(tables.iter().map(|(table, slots)| (*table, slots.iter().map(|_| 0))))?;
+        self.tables.place(tables.iter().map(|(table, slots)| (*table, slots.iter().map(|slot| slot.0))))
+    }
+
     /// Backends without an id are left out: an index that was retired and one that was never used look the
     /// same.
-    fn read_back(&mut self) -> Result<KernelState, PlaneError> {
+    fn read_back(&mut self, known: &KernelState) -> Result<KernelState, PlaneError> {
         let mut state = KernelState::default();
         self.backends.scan(Batch::Read, |indexes, backends| {
             let live = indexes.iter().zip(backends).filter(|(_, backend)| backend.id.is_some());
@@ -136,8 +146,13 @@ impl KernelTables for Tables {
             Ok(())
         })?;
         for table in self.tables.placed()? {
-            if let Some(words) = self.tables.read(table)? {
-                state.tables.insert(table, words.into_iter().map(Slot).collect());
+            let known = known.tables.get(&table);
+            if let Some(known) = known
+                && self.tables.holds(table, known.iter().map(|slot| slot.0))?
+            {
+                state.tables.insert(table, Arc::clone(known));
+            } else if let Some(words) = self.tables.read(table)? {
+                state.tables.insert(table, Arc::new(words.into_iter().map(Slot).collect()));
             }
         }
         state.services.extend(self.services.entries()?);

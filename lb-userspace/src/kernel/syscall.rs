@@ -144,6 +144,24 @@ impl Map {
         self.update(&key.to_ne_bytes(), &raw(&inner.data.fd()).to_ne_bytes())
     }
 
+    /// Puts several maps into an array of maps; returns after an RCU grace period, on kernels before 6.8 (37ba5b59d6ad)
+    /// after one for each of them.
+    pub(super) fn update_inners<'m>(&self, inners: impl Iterator<Item = (u32, &'m Self)>) -> io::Result<()> {
+        let (keys, values): (Vec<u32>, Vec<u32>) =
+            inners.map(|(key, inner)| (key, raw(&inner.data.fd()))).unzip();
+        if (self.key_size, self.value_size) != (size_of::<u32>(), size_of::<u32>()) {
+            return Err(wrong_size());
+        }
+        let mut attr = attr();
+        attr.batch.map_fd = raw(&self.data.fd());
+        attr.batch.keys = keys.as_ptr() as u64;
+        attr.batch.values = values.as_ptr() as u64;
+        attr.batch.count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        // SAFETY: both buffers hold `count` elements of the size that the kernel knows for this map, and it only reads
+        // them.
+        unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr) }.map(drop)
+    }
+
     /// Deletes one entry; `false`: there was none.
     pub(super) fn delete(&self, key: &[u8]) -> io::Result<bool> {
         if key.len() != self.key_size {

@@ -1,5 +1,6 @@
 //! A new daemon takes over what the old one left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::Slot;
@@ -132,7 +133,7 @@ async fn ids_that_entries_name_are_not_given_out() {
     kernel.damage(|state| {
         state.backends.remove(&id.index());
         state.endpoints.retain(|_, endpoint| endpoint.backend != id);
-        let slots = state.tables.values_mut().next().unwrap();
+        let slots = Arc::make_mut(state.tables.values_mut().next().unwrap());
         let heir = slots.iter().map(|slot| slot.current()).find(|current| *current != id).unwrap();
         slots.iter_mut().filter(|slot| slot.current() == id).for_each(|slot| *slot = Slot::stable(heir));
         state.services.clear();

@@ -191,7 +191,7 @@ async fn an_audit_changes_foreign_slots_as_a_change_and_drops_unknown_ids() {
     let victim = before.iter().position(|slot| slot.current() != b).unwrap();
     let other = before.iter().position(|slot| slot.current() == b).unwrap();
     world.kernel.damage(|state| {
-        let slots = state.tables.values_mut().next().unwrap();
+        let slots = Arc::make_mut(state.tables.values_mut().next().unwrap());
         slots[victim] = Slot::stable(b);
         slots[other] = Slot::stable(stranger);
     });
@@ -221,19 +221,19 @@ async fn a_missing_neighbour_keeps_its_last_place() {
 async fn nothing_is_built_on_a_table_whose_swap_may_have_been_done() {
     let [a, b, c] = [1, 2, 3].map(|index| BackendId::new(index, 0));
     let (settled, before) = (Slot::tracked(a, a, false), Slot::stable(b));
-    let state = KernelState { tables: [(7, vec![settled, before])].into(), ..KernelState::default() };
+    let state = KernelState { tables: [(7, vec![settled, before].into())].into(), ..KernelState::default() };
     let mut kernel = KernelRecorder::new(state.clone());
     let mut confirmed = Confirmed::adopt(state, kernel.now());
     kernel.decide(|_| Fate::Unsure("Interrupted system call (EINTR)"));
     let changed = Slot::tracked(c, b, false);
-    let change = KernelAction::SwapTable { table: 7, slots: vec![settled, changed] };
+    let change = KernelAction::SwapTable { table: 7, slots: vec![settled, changed].into() };
     confirmed.apply(&mut kernel, &change).unwrap_err();
 
     kernel.decide(|_| Fate::Done);
     maintain::sweep(&mut kernel, &mut confirmed).unwrap();
     maintain::settle(&mut kernel, &mut confirmed, &[(7, 0)].into()).unwrap();
-    assert_eq!(kernel.state().tables[&7], [settled, changed], "untracked by what was known before");
+    assert_eq!(*kernel.state().tables[&7], [settled, changed], "untracked by what was known before");
     confirmed.audit(&mut kernel).unwrap();
     maintain::sweep(&mut kernel, &mut confirmed).unwrap();
-    assert_eq!(kernel.state().tables[&7], [Slot::stable(a), changed]);
+    assert_eq!(*kernel.state().tables[&7], [Slot::stable(a), changed]);
 }

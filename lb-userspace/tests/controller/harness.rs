@@ -287,7 +287,7 @@ impl World {
 
     fn slots_of(&self, service: SocketKey) -> Vec<Slot> {
         let state = self.kernel.state();
-        state.tables[&state.services[&service].table].clone()
+        state.tables[&state.services[&service].table].to_vec()
     }
 
     pub fn web(&self) -> Vec<Slot> {

@@ -80,7 +80,7 @@ impl Network {
                     self.flows.retain(|flow| flow.id != backend.id);
                 }
             }
-            KernelAction::SwapTable { table, slots } => drop(model.tables.insert(table, slots)),
+            KernelAction::SwapTable { table, slots } => drop(model.tables.insert(table, slots.to_vec())),
             KernelAction::DropTable { table } => drop(model.tables.remove(&table)),
             KernelAction::PutService { key, service } => {
                 if service.flags & VIP_MARKER == 0 {

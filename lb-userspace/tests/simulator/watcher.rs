@@ -123,7 +123,7 @@ impl Watcher {
             && let Some(old) = self.state.tables.get(table).cloned()
         {
             assert_eq!(old.len(), slots.len(), "a live table changes its size");
-            for (old, new) in old.into_iter().zip(slots) {
+            for (old, new) in old.iter().copied().zip(slots.iter()) {
                 builds_on_a_read |= old.is_settling() || old.is_tracked() && !new.is_tracked();
                 self.check_slot(old, *new);
             }
@@ -202,7 +202,7 @@ impl Watcher {
         let lives = |id: BackendId| {
             !id.is_some() || self.state.backends.get(&id.index()).is_some_and(|backend| backend.id == id)
         };
-        for slot in self.state.tables.values().flatten() {
+        for slot in self.state.tables.values().flat_map(|slots| slots.iter()) {
             assert!(lives(slot.current()) && lives(slot.fallback()), "{action:?}: a slot names the dead");
         }
         for endpoint in self.state.endpoints.values() {

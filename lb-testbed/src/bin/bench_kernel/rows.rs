@@ -98,11 +98,11 @@ pub(crate) fn world() -> World {
     let mut world = World::new();
     let stable = [Web::V4, Web::V6, Web::Dns, Web::Dns6];
     for web in stable {
-        world.state.tables.insert(web as u32, vec![Slot::stable(web.backends()[0]); SLOTS as usize]);
+        world.state.tables.insert(web as u32, vec![Slot::stable(web.backends()[0]); SLOTS as usize].into());
     }
     let web = Web::Tracked;
     let slot = Slot::tracked(web.new_backend(), web.old_backend(), false);
-    world.state.tables.insert(web as u32, vec![slot; SLOTS as usize]);
+    world.state.tables.insert(web as u32, vec![slot; SLOTS as usize].into());
     let is_large = |table: u32| stable.iter().chain([&web]).any(|web| *web as u32 == table);
     for service in world.state.services.values_mut().filter(|service| is_large(service.table)) {
         service.slots = SLOTS;

@@ -22,7 +22,7 @@ use lb_userspace::admin::api::{Weight, backend_path};
 use lb_userspace::admin::client::Client;
 use lb_userspace::config::{Config, environment};
 use lb_userspace::controller::apply::Confirmed;
-use lb_userspace::data_plane::kernel::KernelTables;
+use lb_userspace::data_plane::kernel::{KernelState, KernelTables};
 use lb_userspace::kernel::{KernelPlane, Settings};
 use serde::Serialize;
 use serde_json::Value;
@@ -210,7 +210,7 @@ impl Daemon {
             object: &object,
         };
         let (KernelPlane { mut tables, .. }, _) = KernelPlane::open(&settings)?;
-        let mut confirmed = Confirmed::adopt(tables.read_back()?, tables.now());
+        let mut confirmed = Confirmed::adopt(tables.read_back(&KernelState::default())?, tables.now());
         let begin = Instant::now();
         let drift = confirmed.audit(&mut tables)?;
         ensure!(drift.is_empty(), "{} entries are not as they were left", drift.len());

@@ -3,6 +3,7 @@
 //! A restart is like a reload from the file that the last daemon had read to the one that this daemon reads.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::backend::{Presence, Record};
@@ -63,7 +64,7 @@ impl Pools {
         let process = |deadline: Option<SystemTime>| deadline.map(|deadline| clock.process(deadline, most));
         let mut left = Vec::new();
         for kept in overrides {
-            let Some(pool) = self.pools.get_mut(&kept.pool) else { continue };
+            let Some(pool) = self.pool(&kept.pool) else { continue };
             let (drain, leaving) = (process(kept.drain), process(kept.leaving));
             let record = pool.records.iter_mut().find(|record| record.address == kept.address);
             match (record, kept.file) {
@@ -103,7 +104,7 @@ impl Pools {
     /// One of those that [`Self::restore`] has left.
     pub fn readd(&mut self, kept: &Override, clock: Clock) {
         let most = self.drain_timeout;
-        let Some(pool) = self.pools.get_mut(&kept.pool) else { return };
+        let Some(pool) = self.pool(&kept.pool) else { return };
         let known = pool.records.iter_mut().find(|record| record.address == kept.address);
         let record = match known {
             Some(record) => record,
@@ -116,7 +117,7 @@ impl Pools {
     /// Lets go of the backends that leave and have no flows left: of which `has_flows` knows nothing.
     pub fn dismiss(&mut self, now: Instant, has_flows: impl Fn(&str, SocketAddr) -> bool) {
         for (name, pool) in &mut self.pools {
-            for record in &mut pool.records {
+            for record in &mut Arc::make_mut(pool).records {
                 if matches!(record.presence, Presence::Leaving(_)) && !has_flows(name, record.address) {
                     record.presence = Presence::Absent;
                 }

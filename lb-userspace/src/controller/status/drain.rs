@@ -49,6 +49,5 @@ fn unknown_slots(view: &View<'_>, pool: &Pool, judged: &Judged) -> u64 {
         let number = kernel.identities.table(&pool.name, part)?;
         kernel.confirmed.tables.get(&number)
     });
-    let slots = tables.flat_map(|table| table.slots());
-    slots.filter(|slot| ids.contains(&slot.fallback())).count() as u64
+    tables.flat_map(|table| ids.iter().map(|id| table.holdings(*id).fallback)).sum()
 }

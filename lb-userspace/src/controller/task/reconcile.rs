@@ -1,6 +1,6 @@
 //! Fold, place, plan, apply: from what is known to what the planes do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::inputs::Progress;
 use super::planes::Kernel;
 use super::{Controller, now};
 use crate::config::Config;
-use crate::controller::desired::Fold;
+use crate::controller::desired::{Fold, Judged};
 use crate::controller::ownership::{self, Owner, Ownership};
 use crate::controller::placement::{self, Host, Placement};
 use crate::controller::plan::{plan, plan_proxy};
@@ -71,9 +71,10 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     async fn newcomers_hops(&mut self) {
         let Ok(kernel) = &self.kernel else { return };
         let backends = kernel.confirmed.applied.backends.values();
-        let known: BTreeSet<_> = backends.map(|backend| backend.address.ip()).collect();
-        let fold = self.fold.clone();
-        self.resolve(&fold, NEIGHBOUR_PATIENCE, |ip| !known.contains(&ip)).await;
+        let known: HashSet<_> = backends.map(|backend| backend.address.ip()).collect();
+        let mut newcomers = self.takers(&self.fold);
+        newcomers.retain(|ip| !known.contains(ip));
+        self.resolve(&newcomers, NEIGHBOUR_PATIENCE).await;
     }
 
     async fn apply_kernel(&mut self, facts: &Facts) -> Vec<PlaneError> {
@@ -271,9 +272,11 @@ fn replace<T: PartialEq>(channel: &tokio::sync::watch::Sender<T>, value: T) {
 /// Logs every backend whose state is not what it was.
 fn log_changes(old: &Fold, new: &Fold) {
     for (pool, judged) in new {
-        for now in judged {
-            let before =
-                old.get(pool).and_then(|old| old.iter().find(|o| o.member.address == now.member.address));
+        let old = old.get(pool).map(Vec::as_slice).unwrap_or_default();
+        for (place, now) in judged.iter().enumerate() {
+            let is_same = |old: &&Judged| old.member.address == now.member.address;
+            // Mostly nobody came or went.
+            let before = old.get(place).filter(is_same).or_else(|| old.iter().find(is_same));
             if before.is_none_or(|before| {
                 before.state != now.state
                     || (before.member.cut == Cut::NONE) != (now.member.cut == Cut::NONE)

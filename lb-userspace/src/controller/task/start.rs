@@ -143,19 +143,12 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// Waits until every backend that takes new flows has a next hop: its neighbour may be resolved already, but
     /// the facts say so a moment later, and the first packets would be dropped.
     async fn first_hops(&mut self) {
-        let fold = self.pools.fold(now());
-        self.resolve(&fold, PATIENCE, |_| true).await;
+        let taking = self.takers(&self.pools.fold(now()));
+        self.resolve(&taking, PATIENCE).await;
     }
 
-    /// Waits until the backends that take new flows have a next hop, and where `auto` chooses the interfaces theirs has
-    /// been chosen, those that are asked for; not longer than `patience`: one that cannot be reached must not keep the
-    /// others from being served. Without a program there the first replies would leave as they came.
-    pub(super) async fn resolve(
-        &mut self,
-        fold: &Fold,
-        patience: Duration,
-        is_asked: impl Fn(IpAddr) -> bool,
-    ) {
+    /// The backends that take new flows of the kernel planes.
+    pub(super) fn takers(&self, fold: &Fold) -> Vec<IpAddr> {
         let served = self
             .config
             .services
@@ -163,12 +156,21 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             .filter(|service| self.placements.get(&service.name).is_some_and(Placement::is_kernel));
         let judged = served.filter_map(|service| fold.get(&service.pool)).flatten();
         let taking = judged.map(|judged| judged.member).filter(|member| member.weight > 0);
-        let taking: Vec<_> = taking.map(|member| member.address.ip()).filter(|ip| is_asked(*ip)).collect();
+        taking.map(|member| member.address.ip()).collect()
+    }
+
+    /// Waits until these backends have a next hop, and where `auto` chooses the interfaces theirs has been chosen; not
+    /// longer than `patience`: one that cannot be reached must not keep the others from being served. Without a program
+    /// there the first replies would leave as they came.
+    pub(super) async fn resolve(&mut self, backends: &[IpAddr], patience: Duration) {
+        if backends.is_empty() {
+            return;
+        }
         let deadline = (now() + patience).into();
-        let all = |facts: &Facts| taking.iter().all(|ip| facts.hops.contains_key(ip));
+        let all = |facts: &Facts| backends.iter().all(|ip| facts.hops.contains_key(ip));
         let _ = timeout_at(deadline, self.channels.facts.wait_for(all)).await;
         if matches!(self.config.kernel.interfaces, Interfaces::Auto) {
-            let names = self.interfaces_to(&taking);
+            let names = self.interfaces_to(backends);
             let all = |planes: &Vec<InterfacePlane>| {
                 names.iter().all(|name| planes.iter().any(|known| known.interface == *name))
             };
@@ -216,13 +218,12 @@ fn takes_new(kernel: &Kernel, pool: &str, address: SocketAddr) -> Option<bool> {
         .filter_map(|part| kernel.confirmed.tables.get(&kernel.identities.table(pool, part)?))
         .collect();
     let ids: Vec<_> = kernel.identities.of(address).collect();
-    let mut slots = tables.iter().flat_map(|table| table.slots());
-    let is_current = slots.any(|slot| ids.contains(&slot.current()));
+    let is_current = tables.iter().any(|table| ids.iter().any(|id| table.holdings(*id).current > 0));
     (!tables.is_empty()).then_some(is_current)
 }
 
 fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, StartError> {
-    let confirmed = Confirmed::adopt(tables.read_back()?, tables.now());
+    let confirmed = Confirmed::adopt(tables.read_back(&KernelState::default())?, tables.now());
     let identities = Identities::adopt(&confirmed.applied, config);
     for pool in &config.pools {
         for part in Part::ALL {
