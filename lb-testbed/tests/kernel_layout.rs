@@ -31,12 +31,13 @@ impl Left {
         let (mut plane, _) = fixture.open()?;
         let backend = Backend { id: BackendId::new(1, 1), ..Backend::default() };
         plane.tables.apply(&KernelAction::PutBackend { index: 1, backend })?;
-        plane
-            .tables
-            .apply(&KernelAction::SwapTable { table: 1, slots: vec![Slot::stable(backend.id); 251] })?;
+        plane.tables.apply(&KernelAction::SwapTable {
+            table: 1,
+            slots: vec![Slot::stable(backend.id); 251].into(),
+        })?;
         plane.programs.attach(&link("v0", true)?, PlaneChoice::Force(Plane::Xdp))?;
         plane.programs.attach(&link("v1", true)?, PlaneChoice::Auto)?;
-        let state = plane.tables.read_back()?;
+        let state = plane.tables.read_back(&KernelState::default())?;
         Ok(Self { fixture, state, _namespace: namespace })
     }
 
@@ -70,7 +71,7 @@ impl Left {
         let before = self.fixture.pins()?;
         let (mut plane, adopted) = self.fixture.open()?;
         ensure!(adopted.maps == names::MAPS && adopted.links.len() == 2, "{adopted:?}");
-        ensure!(plane.tables.read_back()? == self.state);
+        ensure!(plane.tables.read_back(&KernelState::default())? == self.state);
         let after = self.fixture.pins()?;
         let is_map = |(path, _): &(&PathBuf, _)| !path.starts_with(self.fixture.dir().join("programs"));
         ensure!(before.iter().filter(is_map).eq(after.iter().filter(is_map)), "{before:#?}, then {after:#?}");

@@ -10,6 +10,7 @@ mod failures;
 mod flows;
 mod health;
 mod kept;
+mod many;
 mod outlier;
 mod ownership;
 mod plan;
