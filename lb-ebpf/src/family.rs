@@ -3,7 +3,7 @@
 use lb_common::{Address, Counter};
 
 use crate::checksum::Sum;
-use crate::headers::{Extension, Ipv4, Ipv6, U16, U32, field, words};
+use crate::headers::{Extension, Ipv4, Ipv6, U16, U32};
 use crate::packet::Packet;
 use crate::transport::Transport;
 
@@ -195,8 +195,8 @@ impl Family for V6 {
         if ip.version_class_flow.get() >> 28 != 6 {
             return None;
         }
-        let source = Address::from_v6_raw(words(ip.source));
-        let destination = Address::from_v6_raw(words(ip.destination));
+        let source = Address::from_v6_raw(P::words(&ip.source));
+        let destination = Address::from_v6_raw(P::words(&ip.destination));
         if source.is_v4() || destination.is_v4() {
             // IPv4-mapped addresses do not belong on the wire (RFC 4038 §4.2); here they would be taken for IPv4.
             return None;
@@ -233,12 +233,13 @@ impl Family for V6 {
     #[inline(always)]
     fn translate<P: Packet>(packet: &mut P, l3: usize, side: Side, to: &Address) -> Option<Sum> {
         let ip = packet.header_mut::<Ipv6>(l3)?;
-        let new = field(to.words);
-        let old = match side {
-            Side::Source => core::mem::replace(&mut ip.source, new),
-            Side::Destination => core::mem::replace(&mut ip.destination, new),
+        let address = match side {
+            Side::Source => &mut ip.source,
+            Side::Destination => &mut ip.destination,
         };
+        let old = P::words(address);
+        P::set_words(address, to.words);
         ip.hop_limit = ip.hop_limit.wrapping_sub(1);
-        Some(Sum::default().swap128(words(old), to.words))
+        Some(Sum::default().swap128(old, to.words))
     }
 }

@@ -3,7 +3,7 @@
 use lb_common::{Address, NextHop};
 
 use crate::checksum::Sum;
-use crate::headers::Header;
+use crate::headers::{self, Header, U32};
 use crate::transport::Transport;
 use crate::walk::At;
 
@@ -17,6 +17,18 @@ pub trait Packet {
 
     /// The same, to be changed.
     fn header_mut<T: Header>(&mut self, at: usize) -> Option<&mut T>;
+
+    /// An IPv6 address field as four raw words.
+    #[inline(always)]
+    fn words(field: &[U32; 4]) -> [u32; 4] {
+        headers::words(*field)
+    }
+
+    /// Four raw words into an IPv6 address field.
+    #[inline(always)]
+    fn set_words(field: &mut [U32; 4], words: [u32; 4]) {
+        *field = headers::field(words);
+    }
 
     /// Whether the frame has at least `bytes` bytes, wherever they lie.
     fn holds(&self, bytes: usize) -> bool;

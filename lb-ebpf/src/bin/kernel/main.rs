@@ -17,6 +17,7 @@ mod local;
 mod maps;
 mod tables;
 mod tc;
+mod unaligned;
 mod xdp;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};

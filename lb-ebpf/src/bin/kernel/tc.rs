@@ -13,12 +13,12 @@ use aya_ebpf::helpers::{
 };
 use lb_common::{Address, NextHop};
 use lb_ebpf::checksum::Sum;
-use lb_ebpf::headers::Header;
+use lb_ebpf::headers::{Header, U32};
 use lb_ebpf::packet::Packet;
 use lb_ebpf::transport::Transport;
 use lb_ebpf::walk::At;
 
-use crate::maps;
+use crate::{maps, unaligned};
 
 /// A socket buffer. Its outermost VLAN tag is not in the bytes and stays with the buffer.
 pub struct Frame {
@@ -76,6 +76,16 @@ impl Packet for Frame {
     fn header_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: as above; `&mut self` makes the borrow unique.
         at::<T>(self.data, self.end, offset).map(|header| unsafe { &mut *header })
+    }
+
+    #[inline(always)]
+    fn words(field: &[U32; 4]) -> [u32; 4] {
+        unaligned::load(field)
+    }
+
+    #[inline(always)]
+    fn set_words(field: &mut [U32; 4], words: [u32; 4]) {
+        unaligned::store(field, words);
     }
 
     #[inline(always)]

@@ -5,13 +5,13 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use lb_common::{Address, NextHop};
 use lb_ebpf::checksum::Sum;
-use lb_ebpf::headers::Header;
+use lb_ebpf::headers::{Header, U32};
 use lb_ebpf::packet::Packet;
 use lb_ebpf::transport::{Transport, fix_in_place};
 use lb_ebpf::walk::At;
 
-use crate::maps;
 use crate::tc::{at, fib};
+use crate::{maps, unaligned};
 
 /// A frame as the driver received it.
 pub struct Frame {
@@ -52,6 +52,16 @@ impl Packet for Frame {
     fn header_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: as above; `&mut self` makes the borrow unique.
         at::<T>(self.data, self.end, offset).map(|header| unsafe { &mut *header })
+    }
+
+    #[inline(always)]
+    fn words(field: &[U32; 4]) -> [u32; 4] {
+        unaligned::load(field)
+    }
+
+    #[inline(always)]
+    fn set_words(field: &mut [U32; 4], words: [u32; 4]) {
+        unaligned::store(field, words);
     }
 
     #[inline(always)]
