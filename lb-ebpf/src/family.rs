@@ -3,7 +3,7 @@
 use lb_common::{Address, Counter};
 
 use crate::checksum::Sum;
-use crate::headers::{Extension, Ipv4, Ipv6, U16, U32};
+use crate::headers::{Extension, Ipv4, Ipv6, U16};
 use crate::packet::Packet;
 use crate::transport::Transport;
 
@@ -132,8 +132,8 @@ impl Family for V4 {
         let header = usize::from(ip.version_ihl & 0xf) * 4;
         let total = usize::from(ip.total_length.get());
         let mut network = Network {
-            source: Address::from_v4_raw(ip.source.raw()),
-            destination: Address::from_v4_raw(ip.destination.raw()),
+            source: Address::from_v4_raw(P::word(&ip.source)),
+            destination: Address::from_v4_raw(P::word(&ip.destination)),
             transport: Some(transport),
             l4: 0,
             end: l3 + total,
@@ -168,10 +168,12 @@ impl Family for V4 {
     fn translate<P: Packet>(packet: &mut P, l3: usize, side: Side, to: &Address) -> Option<Sum> {
         let ip = packet.header_mut::<Ipv4>(l3)?;
         let new = to.v4_raw();
-        let old = match side {
-            Side::Source => core::mem::replace(&mut ip.source, U32::from_raw(new)).raw(),
-            Side::Destination => core::mem::replace(&mut ip.destination, U32::from_raw(new)).raw(),
+        let field = match side {
+            Side::Source => &mut ip.source,
+            Side::Destination => &mut ip.destination,
         };
+        let old = P::word(field);
+        P::set_word(field, new);
         let address = Sum::default().swap32(old, new);
         let before = u16::from_ne_bytes([ip.ttl, ip.protocol]);
         ip.ttl = ip.ttl.wrapping_sub(1);

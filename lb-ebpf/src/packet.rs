@@ -3,7 +3,7 @@
 use lb_common::{Address, NextHop};
 
 use crate::checksum::Sum;
-use crate::headers::{self, Header, U32};
+use crate::headers::{Header, U32};
 use crate::transport::Transport;
 use crate::walk::At;
 
@@ -18,16 +18,31 @@ pub trait Packet {
     /// The same, to be changed.
     fn header_mut<T: Header>(&mut self, at: usize) -> Option<&mut T>;
 
-    /// An IPv6 address field as four raw words.
+    /// A word of the frame as it lies there.
     #[inline(always)]
-    fn words(field: &[U32; 4]) -> [u32; 4] {
-        headers::words(*field)
+    fn word(field: &U32) -> u32 {
+        field.raw()
     }
 
-    /// Four raw words into an IPv6 address field.
+    /// Puts a word there.
     #[inline(always)]
-    fn set_words(field: &mut [U32; 4], words: [u32; 4]) {
-        *field = headers::field(words);
+    fn set_word(field: &mut U32, word: u32) {
+        *field = U32::from_raw(word);
+    }
+
+    /// The four words of an IPv6 address.
+    #[inline(always)]
+    fn words([a, b, c, d]: &[U32; 4]) -> [u32; 4] {
+        [Self::word(a), Self::word(b), Self::word(c), Self::word(d)]
+    }
+
+    /// Puts an IPv6 address there.
+    #[inline(always)]
+    fn set_words([a, b, c, d]: &mut [U32; 4], words: [u32; 4]) {
+        Self::set_word(a, words[0]);
+        Self::set_word(b, words[1]);
+        Self::set_word(c, words[2]);
+        Self::set_word(d, words[3]);
     }
 
     /// Whether the frame has at least `bytes` bytes, wherever they lie.

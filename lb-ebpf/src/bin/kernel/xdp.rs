@@ -55,13 +55,13 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn words(field: &[U32; 4]) -> [u32; 4] {
+    fn word(field: &U32) -> u32 {
         unaligned::load(field)
     }
 
     #[inline(always)]
-    fn set_words(field: &mut [U32; 4], words: [u32; 4]) {
-        unaligned::store(field, words);
+    fn set_word(field: &mut U32, word: u32) {
+        unaligned::store(field, word);
     }
 
     #[inline(always)]
