@@ -19,7 +19,7 @@ use lb_common::{
     flow_table, names,
 };
 use lb_ebpf::Verdict;
-use lb_ebpf::guard::INSERTS;
+use lb_ebpf::guard::BURST;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelTables, Sweep};
 
 use super::{DataPath, Host, Memory};
@@ -246,7 +246,7 @@ impl Maps {
     fn guard(&mut self, is_on: bool) -> Result<()> {
         self.is_guarded = is_on;
         let now = u64::from(self.clock.get(&0, 0)?);
-        let spent = if is_on { u64::from(INSERTS) << 32 | now } else { 0 };
+        let spent = if is_on { u64::from(BURST) << 32 | now } else { 0 };
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         Ok(self.guard.set(0, PerCpuValues::try_from(vec![spent; cpus])?, 0)?)
     }
