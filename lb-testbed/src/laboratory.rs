@@ -6,6 +6,7 @@ pub mod event;
 mod happen;
 mod pins;
 pub mod report;
+mod upgrade;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::bed::{Bed, STALL, Setup};
 use crate::client::churn::Churn;
 use crate::client::long::LongFlows;
 use crate::eventually::eventually;
+use crate::process::Sluice;
 use crate::topology::{Options, VIP4};
 use event::Event;
 use report::{Group, Report, Sheet, whole};
@@ -110,6 +112,14 @@ impl Laboratory {
     /// # Errors
     /// No rights, or the daemon does not come up.
     pub fn open(plane: Plane, scale: Scale, program: &Path) -> anyhow::Result<Self> {
+        Self::open_with(plane, scale, program, &Sluice::binary())
+    }
+
+    /// The same with the daemon of a build.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_with(plane: Plane, scale: Scale, program: &Path, daemon: &Path) -> anyhow::Result<Self> {
         let on = Setup::on(plane);
         let mut bed = Bed::prepare(Setup {
             program: Some(program.to_owned()),
@@ -124,7 +134,9 @@ impl Laboratory {
             ..on
         })?;
         bed.sluice.write_config(&bed.config(&[100; BACKENDS]))?;
-        bed.sluice.start()?;
+        bed.sluice.use_build(daemon);
+        let ended = bed.sluice.try_start()?;
+        ensure!(ended.is_none(), "the daemon ended: {}", bed.sluice.log());
         Ok(Self { bed, plane, scale })
     }
 

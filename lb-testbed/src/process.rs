@@ -12,6 +12,7 @@ use lb_userspace::admin::client::Client;
 use lb_userspace::model::status::Status;
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::bpffs::Bpffs;
@@ -30,6 +31,8 @@ pub struct Sluice {
     /// Takes the pins, and so the attached programs, along.
     bpffs: Bpffs,
     child: Option<Child>,
+    /// What the daemon is started from.
+    daemon: PathBuf,
     /// Capabilities that no daemon here gets.
     denied: CapabilitySet,
     /// Hidden from every daemon here.
@@ -48,8 +51,8 @@ impl Sluice {
         let directory = tempfile::Builder::new().prefix("sluice-test-").tempdir()?;
         let bpffs = Bpffs::mount()?;
         let (namespace, denied) = (Arc::clone(namespace), CapabilitySet::empty());
-        let sluice =
-            Self { namespace, directory, bpffs, child: None, denied, hidden: None, through: Vec::new() };
+        let (daemon, through) = (Self::binary(), Vec::new());
+        let sluice = Self { namespace, directory, bpffs, child: None, daemon, denied, hidden: None, through };
         sluice.write_config(config)?;
         Ok(sluice)
     }
@@ -67,6 +70,11 @@ impl Sluice {
     /// Has every daemon that is started from now on started by this program, which becomes it; empty: by none.
     pub fn go_through(&mut self, program: Vec<OsString>) {
         self.through = program;
+    }
+
+    /// Has every daemon that is started from now on be this build. What asks them is [`Self::binary`] still.
+    pub fn use_build(&mut self, daemon: &Path) {
+        self.daemon = daemon.to_owned();
     }
 
     /// The binary: what `SLUICE_BIN` names, or the release build of this workspace.
@@ -131,6 +139,23 @@ impl Sluice {
         status.and_then(|status| status).with_context(|| format!("log of the daemon:\n{}", self.log()))
     }
 
+    /// Starts a daemon of whatever build, and waits until it is ready; how it ended, where it did that instead.
+    ///
+    /// # Errors
+    /// It runs already, cannot be started, or is not ready in time; the message holds its log.
+    pub fn try_start(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.spawn()?;
+        let outcome = eventually("the daemon is ready, or ends", READY, || {
+            // Of the document of another build only this is known.
+            let status = self.ask_at_once::<serde_json::Value>();
+            if let Some(exit) = self.exited()? {
+                return Ok(Some(Some(exit)));
+            }
+            Ok(status?.get("phase").is_some_and(|phase| phase == "ready").then_some(None))
+        });
+        outcome.with_context(|| format!("log of the daemon:\n{}", self.log()))
+    }
+
     /// Starts the daemon and does not wait.
     ///
     /// # Errors
@@ -140,10 +165,10 @@ impl Sluice {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut command = match &self.hidden {
             None => match self.through.split_first() {
-                None => self.command(Self::binary()),
+                None => self.command(&self.daemon),
                 Some((program, arguments)) => {
                     let mut command = self.command(program);
-                    command.args(arguments).arg(Self::binary());
+                    command.args(arguments).arg(&self.daemon);
                     command
                 }
             },
@@ -151,7 +176,7 @@ impl Sluice {
                 let mut command = self.command("unshare");
                 // A mount namespace of its own, whose mounts stay in it.
                 command.args(["--mount", "sh", "-c", r#"mount -t tmpfs none "$0" && exec "$@""#]);
-                command.arg(mount).arg(Self::binary());
+                command.arg(mount).arg(&self.daemon);
                 command
             }
         };
@@ -184,7 +209,7 @@ impl Sluice {
     /// # Errors
     /// It does not end in time.
     pub fn rival(&self, socket: &Path) -> anyhow::Result<Output> {
-        let mut command = self.command(Self::binary());
+        let mut command = self.command(&self.daemon);
         command.args(["run", "-c"]).arg(self.config()).env("SLUICE_ADMIN__SOCKET", socket);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.namespace.run(|| command.spawn())??;
@@ -275,6 +300,10 @@ impl Sluice {
     /// # Errors
     /// The daemon does not answer.
     pub fn status_at_once(&self) -> anyhow::Result<Status> {
+        self.ask_at_once()
+    }
+
+    fn ask_at_once<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(Client::new(&self.socket()).get("/api/v1/status"))?)
     }

@@ -11,6 +11,7 @@ mod rights;
 mod rules;
 mod setup;
 mod test;
+mod upgrade;
 mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Verb {
     OldKernel(old_kernel::Options),
     /// Take each rule of the data path's state out of the code: a test must fail (ten minutes)
     Rules(rules::Options),
+    /// Replace the daemon of another revision by this one and back under load, in namespaces
+    Upgrade(upgrade::Options),
     /// Exactly what CI runs
     Ci,
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Bench(bench) => bench::run(&bench),
         Verb::OldKernel(options) => old_kernel::run(&options),
         Verb::Rules(options) => rules::run(&options),
+        Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Ci => ci::run(),
     };
     match outcome {

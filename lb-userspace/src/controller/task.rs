@@ -14,20 +14,21 @@ mod reconcile;
 mod requests;
 mod start;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::damper::Damper;
+use super::damper::{Cause, Damper};
 use super::desired::{Clock, Fold, Pools};
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::proxy::ProxyPlane;
 use crate::health::{Observation, Role};
 use crate::model::{Condition, Order, Report};
+pub use chores::AUDIT;
 use chores::Chores;
 use follow::Follow;
 use inputs::Channels;
@@ -63,14 +64,12 @@ pub struct Controller<P> {
 }
 
 /// What became of judgements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Seen {
-    /// They stay.
-    Nothing,
-    /// One changed, which can wait a moment: a backend is up again, or should have another weight.
-    Change,
+#[derive(Debug, Default)]
+struct Seen {
     /// A backend must not get new flows any more.
-    Failure,
+    failure: bool,
+    /// Where something changed. Alone that can wait a moment: a backend is up again, or should have another weight.
+    changed: BTreeSet<Cause>,
 }
 
 /// Whether what was observed may take a backend out.
@@ -107,13 +106,14 @@ impl<P: ProxyPlane + 'static> Controller<P> {
                 () = stop.cancelled() => {}
                 Some(request) = self.channels.requests.recv() => self.answer(request).await,
                 Some(observation) = self.channels.observations.recv() => {
-                    match self.observe(observation) {
-                        Seen::Nothing => {}
-                        Seen::Failure => self.reconcile().await,
-                        Seen::Change => self.reconcile_damped().await,
+                    let seen = self.observe(observation);
+                    if seen.failure {
+                        self.reconcile().await;
+                    } else {
+                        self.reconcile_damped(seen.changed).await;
                     }
                 }
-                Ok(()) = self.channels.facts.changed() => self.reconcile_damped().await,
+                Ok(()) = self.channels.facts.changed() => self.reconcile_damped([Cause::Network]).await,
                 Ok(()) = self.channels.planes.changed() => self.reconcile().await,
                 () = sleep_until(wake.into()) => self.wake().await,
             }
@@ -121,9 +121,11 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         self.proxy.into_plane()
     }
 
-    /// As [`Self::reconcile`], now or a little later: for what may flap.
-    async fn reconcile_damped(&mut self) {
-        if self.damper.admit(now()) {
+    /// As [`Self::reconcile`] where there is a cause, now or a little later: for what may flap.
+    async fn reconcile_damped(&mut self, causes: impl IntoIterator<Item = Cause>) {
+        let now = now();
+        let admitted = causes.into_iter().filter(|cause| self.damper.admit(cause, now)).count();
+        if admitted > 0 {
             self.reconcile().await;
         }
     }
@@ -131,13 +133,14 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// Takes in a health check and all that wait behind it.
     fn observe(&mut self, first: Observation) -> Seen {
         let now = now();
-        let mut seen = Seen::Nothing;
+        let mut seen = Seen::default();
         let mut next = Some(first);
         while let Some(observation) = next {
             self.follow.observe(&observation, now);
-            let is_failure = is_failure(&observation);
+            let (pool, is_failure) = (observation.pool.clone(), is_failure(&observation));
             if self.pools.observe(observation, now) {
-                seen = seen.max(if is_failure { Seen::Failure } else { Seen::Change });
+                seen.failure |= is_failure;
+                seen.changed.insert(Cause::Pool(pool));
             }
             next = self.channels.observations.try_recv().ok();
         }

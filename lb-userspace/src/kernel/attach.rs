@@ -1,6 +1,6 @@
 //! Which plane an interface gets, and attaching it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::Ebpf;
@@ -146,6 +146,16 @@ impl Programs {
         // Dropping it would remove the filter.
         std::mem::forget(filter);
         Ok(())
+    }
+
+    /// The interfaces (by index) that have programs of ours now, each with its plane. A clsact filter that somebody has
+    /// deleted is taken to be there.
+    ///
+    /// # Errors
+    /// A pin cannot be read.
+    pub fn attached(&self) -> Result<BTreeMap<u32, Plane>, KernelError> {
+        let links = links::list(&self.dir)?;
+        Ok(links.iter().map(|link| (link.ifindex, link.hook.plane())).collect())
     }
 
     /// Detaches from every interface that is not in `keep`; returns the indexes of those.

@@ -55,6 +55,16 @@ impl Programs {
         attached
     }
 
+    /// Whether every program for sockets is attached to a cgroup now.
+    pub fn is_local(&self) -> bool {
+        PROGRAMS_LOCAL.iter().all(|name| {
+            let link = syscall::open_pin(&self.dir().pin(bpffs::LOCAL, name));
+            link.is_ok_and(|link| {
+                syscall::link_cgroup(link.as_fd()).is_ok_and(|cgroup| cgroup.is_some_and(|id| id != 0))
+            })
+        })
+    }
+
     /// Leaves sockets of this host alone; those that were led to a backend stay with it.
     ///
     /// # Errors

@@ -35,7 +35,8 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// Kernel planes: how full the tables are that remember flows.
     pub tables: Vec<TableStatus>,
-    /// Kernel planes: entries of the maps that were found changed or missing, and were repaired, since the start.
+    /// Kernel planes: entries of the maps that were found changed or missing, and programs that somebody else had
+    /// detached, that were repaired since the start.
     pub drift_repaired: u64,
     /// What was changed at run time.
     pub kept: KeptStatus,

@@ -183,6 +183,34 @@ async fn flapping_is_damped_and_a_failure_is_not() {
     assert!((5..=2 * (10 * 4 + 17)).contains(&made), "{made} writes");
 }
 
+/// While one pool flaps, a recovery in another does not wait.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_flaps_does_not_hold_up_another() {
+    let quiet = "[[service]]\nname = \"quiet\"\nlisten = \"192.0.2.11:80\"\npool = \"quiet\"\n[[pool]]\nname = \"quiet\"\n\
+                 table_size = 13\nhealth = { check = \"tcp\", interval = \"1s\", timeout = \"1s\" }\n\
+                 backend = [{ address = \"10.0.1.1:80\" }, { address = \"10.0.1.2:80\" }]\n";
+    let lost = "10.0.1.2:80";
+    let world = World::start(&format!("{WEB}{quiet}")).await;
+    let id = world.id(lost);
+    world.observe("quiet", address(lost), false).await;
+    world.pass(Duration::from_secs(1)).await;
+    for _ in 0..40 {
+        world.observe("web", address(B), false).await;
+        world.pass(Duration::from_millis(1)).await;
+        world.observe("web", address(B), true).await;
+        world.pass(Duration::from_millis(1)).await;
+    }
+    world.observe("web", address(A), false).await;
+    world.pass(Duration::from_millis(1)).await;
+    world.observe("web", address(A), true).await;
+    world.pass(Duration::from_millis(1)).await;
+    let serves = |listen: &str, id| world.slots(listen).iter().any(|slot| slot.current() == id);
+    assert!(!serves("192.0.2.10:80", world.id(A)), "what flaps waits");
+    world.observe("quiet", address(lost), true).await;
+    world.pass(Duration::from_millis(1)).await;
+    assert!(serves("192.0.2.11:80", id), "what has been quiet does not");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_audit_changes_foreign_slots_as_a_change_and_drops_unknown_ids() {
     let world = World::start(WEB).await;

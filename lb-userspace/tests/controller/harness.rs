@@ -172,6 +172,7 @@ impl World {
                 started_at: SystemTime::UNIX_EPOCH,
                 phase: watch::channel(Phase::Ready).1,
                 local: watch::channel(LocalTraffic::default()).1,
+                links_repaired: watch::channel(0).1,
             },
             outputs: Outputs { targets, neighbours, wanted, vips, sought, found, overrides, progress },
         })?;

@@ -75,6 +75,7 @@ impl Daemon {
         let (observer, observations) = mpsc::channel(QUEUE);
         let (planes, attached) = watch::channel(Vec::new());
         let (local, local_seen) = watch::channel(LocalTraffic::default());
+        let (repaired, links_repaired) = watch::channel(0);
         let (progress, progress_seen) = watch::channel(Progress::Starting);
 
         // Before the network: pins that are refused leave that as it is, too.
@@ -97,7 +98,8 @@ impl Daemon {
                     facts: facts.clone(),
                     network: Arc::clone(&network),
                 };
-                let attach = || Attacher::start(plane.programs, &config, inputs, planes, local);
+                let outputs = interfaces::Outputs { planes, local, repaired };
+                let attach = || Attacher::start(plane.programs, &config, inputs, outputs);
                 (Ok(Box::new(plane.tables)), Some(block_in_place(attach)?))
             }
             Err(reason) => {
@@ -144,6 +146,7 @@ impl Daemon {
                 started_at: SystemTime::now(),
                 phase: phases,
                 local: local_seen,
+                links_repaired,
             },
             outputs: Outputs { targets, neighbours, wanted, vips, sought, found, overrides, progress },
         };

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::block_in_place;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Interfaces, PlaneChoice};
+use crate::controller::task::AUDIT;
 use crate::kernel::{KernelError, Programs};
 use crate::model::status::{InterfacePlane, LocalTraffic};
 use crate::network::{Facts, Link, Network};
@@ -24,15 +26,24 @@ pub(super) struct Inputs {
     pub(super) network: Arc<Network>,
 }
 
+/// Where it is told what has become of that.
+pub(super) struct Outputs {
+    /// Interface by interface.
+    pub(super) planes: watch::Sender<Vec<InterfacePlane>>,
+    /// Of sockets of this host.
+    pub(super) local: watch::Sender<LocalTraffic>,
+    /// How often somebody else had detached something that was attached again.
+    pub(super) repaired: watch::Sender<u64>,
+}
+
 /// Attaches programs and tells what is attached where.
 pub(super) struct Attacher {
     programs: Programs,
     inputs: Inputs,
+    outputs: Outputs,
     attached: BTreeMap<u32, (PlaneChoice, InterfacePlane)>,
-    planes: watch::Sender<Vec<InterfacePlane>>,
     /// `kernel.local` as it was last followed.
     is_local: Option<bool>,
-    local: watch::Sender<LocalTraffic>,
 }
 
 /// An interface that should have a program.
@@ -52,11 +63,9 @@ impl Attacher {
         programs: Programs,
         config: &Config,
         inputs: Inputs,
-        planes: watch::Sender<Vec<InterfacePlane>>,
-        local: watch::Sender<LocalTraffic>,
+        outputs: Outputs,
     ) -> Result<Self, KernelError> {
-        let attached = BTreeMap::new();
-        let mut attacher = Self { programs, inputs, attached, planes, is_local: None, local };
+        let mut attacher = Self { programs, inputs, outputs, attached: BTreeMap::new(), is_local: None };
         attacher.attach(config, true)?;
         let kept = attacher.attached.keys().copied().collect();
         for interface in attacher.programs.detach_except(&kept)? {
@@ -65,16 +74,20 @@ impl Attacher {
         Ok(attacher)
     }
 
-    /// Follows what changes until told to stop; then everything stays attached.
+    /// Follows what changes until told to stop; then everything stays attached. Looks from time to time, and at every
+    /// reload, whether all of it still is.
     pub(super) async fn run(
         &mut self,
         mut config: watch::Receiver<Config>,
         stop: CancellationToken,
     ) -> Outcome {
+        let mut audit = interval(AUDIT);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let changed = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                _ = audit.tick() => Ok(()),
                 changed = config.changed() => changed,
                 changed = self.inputs.backends.changed() => changed,
                 changed = self.inputs.facts.changed() => changed,
@@ -96,10 +109,13 @@ impl Attacher {
     /// One look. An interface that `auto` has chosen once keeps its program while it exists: routes come and
     /// go with a cable, and attaching resets some drivers.
     fn attach(&mut self, config: &Config, strict: bool) -> Result<(), KernelError> {
-        if self.is_local != Some(config.kernel.local) {
+        let had_local = self.is_local == Some(config.kernel.local);
+        let is_lost = had_local && self.outputs.local.borrow().cgroup.is_some() && !self.programs.is_local();
+        if !had_local || is_lost {
             self.is_local = Some(config.kernel.local);
             let local = local::follow(&mut self.programs, config.kernel.local);
-            self.local.send_replace(local);
+            self.repair(is_lost && local.cgroup.is_some(), "a program for sockets of this host");
+            self.outputs.local.send_replace(local);
         }
         let backends = self.inputs.backends.borrow_and_update().clone();
         let facts = self.inputs.facts.borrow_and_update().clone();
@@ -115,8 +131,12 @@ impl Attacher {
         if self.attached.len() < before {
             self.programs.detach_except(&self.attached.keys().copied().collect())?;
         }
+        let live = self.programs.attached()?;
         for Chosen { link, choice, reason } in chosen {
-            if self.attached.get(&link.index).is_some_and(|(had, _)| *had == choice) {
+            let had = self.attached.get(&link.index).filter(|(had, _)| *had == choice);
+            let is_lost =
+                had.is_some_and(|(_, entry)| entry.plane.is_some() && !live.contains_key(&link.index));
+            if had.is_some() && !is_lost {
                 continue;
             }
             let entry = match self.programs.attach(&link, choice) {
@@ -130,6 +150,7 @@ impl Attacher {
                     InterfacePlane { interface: link.name.clone(), plane: None, reason: error.to_string() }
                 }
             };
+            self.repair(is_lost && entry.plane.is_some(), &entry.interface);
             let InterfacePlane { interface, plane, reason } = &entry;
             tracing::info!(interface, plane = plane.map(tracing::field::display), reason, "interface chosen");
             self.attached.insert(link.index, (choice, entry));
@@ -138,12 +159,19 @@ impl Attacher {
         let mut planes: Vec<_> = self.attached.values().map(|(_, entry)| entry.clone()).collect();
         planes.extend(missing);
         planes.sort_by(|a, b| a.interface.cmp(&b.interface));
-        self.planes.send_if_modified(|old| {
+        self.outputs.planes.send_if_modified(|old| {
             let changed = *old != planes;
             *old = planes;
             changed
         });
         Ok(())
+    }
+
+    fn repair(&self, is_repaired: bool, what: &str) {
+        if is_repaired {
+            tracing::warn!(what, "somebody else had detached it; attached again");
+            self.outputs.repaired.send_modify(|repaired| *repaired += 1);
+        }
     }
 }
 

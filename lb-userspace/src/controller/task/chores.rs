@@ -24,8 +24,8 @@ const SWEEP: (Duration, u32) = (Duration::from_secs(1), 10);
 /// Between two looks for slots to settle: a part of the idle time-out within these bounds.
 const SETTLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 const SETTLE_PART: u32 = 64;
-/// Between two audits.
-const AUDIT: Duration = Duration::from_secs(30);
+/// Between two looks whether what the kernel has is as it was left. A reload looks, too.
+pub const AUDIT: Duration = Duration::from_secs(30);
 
 /// When each chore is due.
 #[derive(Debug)]
@@ -70,16 +70,19 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         }
     }
 
+    /// Looks whether the maps are as they were left; whether the planes have to be reconciled.
+    pub(super) async fn find_drift(&mut self) -> Result<bool, PlaneError> {
+        self.chores.audit = now() + AUDIT;
+        let Ok(kernel) = &mut self.kernel else { return Ok(false) };
+        let drift = audit(kernel).await?;
+        kernel.drift.find(drift);
+        Ok(drift > 0)
+    }
+
     async fn try_chores(&mut self, now: Instant) -> Result<bool, PlaneError> {
+        let drifted = self.chores.audit <= now && self.find_drift().await?;
         let Ok(kernel) = &mut self.kernel else { return Ok(false) };
         let chores = &mut self.chores;
-        let mut drifted = false;
-        if chores.audit <= now {
-            chores.audit = now + AUDIT;
-            let drift = audit(kernel).await?;
-            kernel.drift.find(drift);
-            drifted = drift > 0;
-        }
         if chores.wanted <= now {
             chores.wanted = now + WANTED;
             let wanted = kernel.call(|tables, _| tables.take_wanted()).await??;

@@ -79,6 +79,8 @@ pub struct About {
     pub phase: watch::Receiver<Phase>,
     /// What happens to sockets of this host.
     pub local: watch::Receiver<LocalTraffic>,
+    /// How often somebody else had detached a program that was attached again.
+    pub links_repaired: watch::Receiver<u64>,
 }
 
 /// Where the controller tells what it needs.

@@ -60,6 +60,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let read = spawn_blocking(move || read()).await.map_err(|_| RequestError::Stopped)?;
         let new = read.map_err(RequestError::ConfigInvalid)?;
         let (pools, _) = self.admit(&new)?;
+        self.find_drift().await?;
         let changes = config::changes(&self.config, &new);
         for change in &changes {
             tracing::info!("reload: {change}");
@@ -151,7 +152,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             }),
             traffic: &traffic,
             pools: &self.pools,
-            drift_repaired: self.kernel.as_ref().map_or(0, |kernel| kernel.drift.repaired()),
+            drift_repaired: self.kernel.as_ref().map_or(0, |kernel| kernel.drift.repaired())
+                + *about.links_repaired.borrow(),
             kept: self.kept_status(),
         }))
     }
