@@ -18,7 +18,7 @@ use lb_testbed::flow_map::FlowMap;
 use lb_userspace::data_plane::kernel::{
     FlowCut, KernelAction, KernelState, KernelTables, Prefix, Slots, TrackedFlow,
 };
-use lb_userspace::kernel::{KernelPlane, Settings, Tables};
+use lb_userspace::kernel::{KernelPlane, Refusals, Settings, Tables};
 
 const FLOWS: u32 = 8192;
 const SEED: [u64; 2] = [1, 2];
@@ -508,5 +508,36 @@ fn ticks_are_those_of_the_coarse_monotonic_clock() -> Result<()> {
     };
     let (before, now, after) = (clock(), tables.now(), clock());
     assert!((before..=after).contains(&now), "{before} <= {now} <= {after}");
+    Ok(())
+}
+
+#[test]
+fn who_refuses_a_client_is_named_once() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let mut tables = fixture.open()?;
+    let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
+    let mut handshakes: PerCpuArray<_, [u64; 3]> =
+        PerCpuArray::try_from(Map::PerCpuArray(fixture.pinned("HANDSHAKES")?))?;
+    let mut count = |index, refused| -> Result<()> {
+        // SYNs, answers, refusals.
+        let mut values = vec![[9, 5, 0]; cpus];
+        values[cpus - 1][2] = refused;
+        Ok(handshakes.set(index, PerCpuValues::try_from(values)?, 0)?)
+    };
+    for (index, address) in [(1, "10.0.0.1:80"), (5000, "[2001:db8::2]:81")] {
+        let backend = backend(address, BackendId::new(index, 0));
+        tables.apply(&KernelAction::PutBackend { index, backend })?;
+    }
+    count(1, 3)?;
+    let mut refusals = Refusals::open(&fixture.dir())?;
+    assert_eq!(refusals.look()?, [], "what was before is no news");
+    assert_eq!(refusals.look()?, []);
+    count(1, 4)?;
+    count(5000, 1)?;
+    count(7, 1)?;
+    assert_eq!(refusals.look()?, [socket("10.0.0.1:80"), socket("[2001:db8::2]:81")], "nobody lives at 7");
+    assert_eq!(refusals.look()?, []);
+    count(5000, 0)?;
+    assert_eq!(refusals.look()?, [], "another backend counts from 0 on");
     Ok(())
 }

@@ -14,14 +14,19 @@ mod way;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::status::LastCheck;
 use crate::model::{self, Check, Report};
 pub use probe::is_local;
 use task::Task;
+
+/// Between two checks of a backend that clients ask for.
+const SUSPICION: Duration = Duration::from_millis(200);
 
 /// One backend to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +78,8 @@ pub struct Checker {
     observations: mpsc::Sender<Observation>,
     running: Arc<Semaphore>,
     probes: HashMap<(String, SocketAddr, Role), Probe>,
+    /// Who was checked for a suspicion, and when.
+    suspected: HashMap<SocketAddr, Instant>,
 }
 
 /// A backend's task and how to tell it of a new config.
@@ -87,7 +94,8 @@ impl Checker {
     /// Without targets yet; `at_once` checks of all pools together run at the same time. Probes wait while
     /// `observations` is full, and end when it is closed.
     pub fn start(observations: mpsc::Sender<Observation>, at_once: usize) -> Self {
-        Self { observations, running: Arc::new(Semaphore::new(at_once)), probes: HashMap::new() }
+        let running = Arc::new(Semaphore::new(at_once));
+        Self { observations, running, probes: HashMap::new(), suspected: HashMap::new() }
     }
 
     /// Checks these backends from now on and no others; of those with [`Check::None`] only the agent is asked, if
@@ -148,10 +156,69 @@ impl Checker {
         }
     }
 
+    /// Checks a backend at once of which clients say that it refuses them. That may be forged, so it costs a check and
+    /// nothing else, and not more than a few in a second.
+    pub fn suspect(&mut self, backend: SocketAddr) {
+        self.suspected.retain(|_, at| at.elapsed() < SUSPICION);
+        if self.suspected.contains_key(&backend) {
+            return;
+        }
+        self.suspected.insert(backend, Instant::now());
+        for ((_, address, role), probe) in &self.probes {
+            if *address == backend && *role == Role::Check {
+                // A config that is as it was.
+                probe.health.send_modify(|_| ());
+            }
+        }
+    }
+
     fn checked_at(&self, host: IpAddr) -> impl Iterator<Item = &Probe> {
         let probes = self.probes.iter();
         let here = probes
             .filter(move |((_, address, _), probe)| probe.health.borrow().endpoint(*address).ip() == host);
         here.map(|(_, probe)| probe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(port: u16) -> Target {
+        let interval = Duration::from_secs(3600);
+        let health = model::Health {
+            check: Check::Tcp,
+            interval,
+            fast_interval: interval,
+            fall: 1,
+            ..Default::default()
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Target { pool: "web".to_owned(), address, was_up: true, health }
+    }
+
+    #[tokio::test]
+    async fn a_suspicion_costs_a_check_and_not_many() {
+        // Nobody listens there, and nobody can while the socket lives.
+        let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
+        let (sender, mut observations) = mpsc::channel(64);
+        let mut checker = Checker::start(sender, 4);
+        checker.set_targets(vec![target(port)]);
+        observations.recv().await.unwrap();
+        let (address, stranger) = (target(port).address, target(port ^ 1).address);
+        for _ in 0..100 {
+            checker.suspect(stranger);
+            checker.suspect(address);
+        }
+        assert!(!observations.recv().await.unwrap().check.ok);
+        let more = tokio::time::timeout(SUSPICION / 4, observations.recv()).await;
+        assert!(more.is_err(), "{more:?}");
+        let begin = Instant::now();
+        while tokio::time::timeout(SUSPICION / 20, observations.recv()).await.is_err() {
+            checker.suspect(address);
+            assert!(begin.elapsed() < 100 * SUSPICION, "never again");
+        }
     }
 }

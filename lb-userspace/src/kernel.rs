@@ -31,6 +31,7 @@ mod load;
 mod local;
 mod maps;
 pub mod object;
+mod refusals;
 mod routes;
 mod sweep;
 mod syscall;
@@ -49,6 +50,7 @@ pub use error::{KernelError, Unavailable};
 pub use load::{Adopted, KernelPlane, Settings};
 pub use local::LocalError;
 pub use maps::Tables;
+pub use refusals::Refusals;
 
 /// The object, where the kernel planes can run at all; else the reason that `status` shows.
 ///

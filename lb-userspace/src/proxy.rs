@@ -22,6 +22,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -44,6 +45,9 @@ use worker::{Command, Thread};
 /// How long to wait until every worker has done what it was told. They do so at once, unless one hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Refused connections that are remembered until somebody asks.
+const REFUSALS: usize = 64;
+
 /// Whether bulk goes through pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Splice {
@@ -61,7 +65,11 @@ pub struct Proxy {
     /// UDP: no longer served, while their last clients still are. The sockets are open.
     leaving: BTreeMap<Listen, Leaving>,
     seed: Seed,
+    refusals: Option<Refusals>,
 }
+
+/// Backends that refuse connections, one entry for each; what finds no room is left out.
+pub type Refusals = tokio::sync::mpsc::Receiver<SocketAddr>;
 
 /// A listen address that is served.
 #[derive(Debug)]
@@ -92,12 +100,19 @@ impl Proxy {
     /// As [`Proxy::start`], with a choice.
     pub fn start_with(cores: usize, seed: Seed, splice: Splice) -> io::Result<Self> {
         let cores = cores.max(1);
-        let mut proxy =
-            Self { workers: Vec::with_capacity(cores), listens: [].into(), leaving: [].into(), seed };
+        let (refusals, refused) = tokio::sync::mpsc::channel(REFUSALS);
+        let (workers, refused) = (Vec::with_capacity(cores), Some(refused));
+        let mut proxy = Self { workers, listens: [].into(), leaving: [].into(), seed, refusals: refused };
         for index in 0..cores {
-            proxy.workers.push(Thread::start(index, cores, splice == Splice::Adaptive)?);
+            let refusals = refusals.clone();
+            proxy.workers.push(Thread::start(index, cores, splice == Splice::Adaptive, refusals)?);
         }
         Ok(proxy)
+    }
+
+    /// Who refuses connections; to be taken once.
+    pub fn refusals(&mut self) -> Option<Refusals> {
+        self.refusals.take()
     }
 
     /// Stops accepting, waits until all connections have ended, and resets those that are left after `drain`.

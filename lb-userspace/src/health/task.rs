@@ -17,7 +17,7 @@ use crate::model::status::{LastCheck, rfc3339};
 
 /// Checks that are refused are this close together, all `fall` of them, while the backend counts as up: clients
 /// are refused too.
-const REFUSED: Duration = Duration::from_millis(150);
+const REFUSED: Duration = Duration::from_millis(50);
 /// The shortest pause between two of them.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 

@@ -329,6 +329,7 @@ mod tests {
             splice: false,
             sockets,
             registry: Registry::default(),
+            refusals: tokio::sync::mpsc::channel(1).0,
         });
         let (desired, receiver) = watch::channel(Desired::Open(membership));
         let (open, _closed) = std::sync::mpsc::channel();

@@ -48,8 +48,11 @@ pub(super) async fn serve(
         if !is_local(&error) {
             let shard = choice.backend.counters.shard(worker.index);
             shard.fail();
-            if error.kind() == io::ErrorKind::TimedOut {
-                shard.time_out();
+            match error.kind() {
+                io::ErrorKind::TimedOut => shard.time_out(),
+                // Where nobody listens, or too many are told already, the next check will see.
+                io::ErrorKind::ConnectionRefused => drop(worker.refusals.try_send(choice.backend.address)),
+                _ => {}
             }
         }
         tried.push(choice.backend.address);

@@ -1,6 +1,7 @@
 //! One thread with a runtime of its own. A connection lives and dies on the worker that accepted it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, sync_channel};
@@ -9,7 +10,7 @@ use std::thread;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +37,8 @@ pub(super) struct Worker {
     /// That may still be opened for clients of UDP services.
     pub(super) sockets: Arc<Semaphore>,
     pub(super) registry: Registry,
+    /// Who refuses a connection is named here.
+    pub(super) refusals: mpsc::Sender<SocketAddr>,
 }
 
 /// What a worker is told.
@@ -58,7 +61,12 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Starts worker `index` of `workers`.
-    pub(super) fn start(index: usize, workers: usize, splice: bool) -> io::Result<Self> {
+    pub(super) fn start(
+        index: usize,
+        workers: usize,
+        splice: bool,
+        refusals: mpsc::Sender<SocketAddr>,
+    ) -> io::Result<Self> {
         let (commands, receiver) = unbounded_channel();
         let (started, outcome) = sync_channel(1);
         let handle = thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
@@ -70,6 +78,7 @@ impl Thread {
                 splice,
                 sockets: Arc::new(Semaphore::new((share / 4).min(Semaphore::MAX_PERMITS))),
                 registry: Registry::default(),
+                refusals,
             };
             // The runtime belongs to its thread; only this says whether it could be made.
             match Builder::new_current_thread()

@@ -80,3 +80,20 @@ fn without_a_backend_the_client_is_reset_and_counted() {
         }
     }
 }
+
+#[test]
+fn who_refuses_is_named() {
+    let (_held, dead) = refusing();
+    let live = Echo::start(b'a');
+    let members = [member(dead, 1), member(live.address, 1)];
+    let mut setup = Setup::new(1, Splice::Adaptive, service(Scheduler::RoundRobin, &members));
+    let mut refusals = setup.proxy.refusals().unwrap();
+    for _ in 0..2 {
+        assert_eq!(who(&mut setup.client()), b'a');
+    }
+    assert_eq!(refusals.try_recv(), Ok(dead));
+    assert!(
+        refusals.try_recv().is_err(),
+        "one connection of two met it, and the one that lives refuses nobody"
+    );
+}

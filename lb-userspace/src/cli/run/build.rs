@@ -15,6 +15,7 @@ use crate::controller::ownership;
 use crate::controller::request::Handle;
 use crate::controller::task::{About, Controller, Inputs, Kept, Outputs, Progress};
 use crate::data_plane::kernel::KernelTables;
+use crate::kernel::Refusals;
 use crate::model::Phase;
 use crate::model::status::LocalTraffic;
 use crate::network::Network;
@@ -107,6 +108,8 @@ impl Daemon {
                 (Err(reason), None)
             }
         };
+        let counted = tables.is_ok().then(|| Refusals::open(&config.daemon.bpf_dir));
+        let counted = counted.transpose().map_err(anyhow::Error::new)?;
         let opened = block_in_place(|| Store::open(&config.daemon.state_dir));
         if let Some(problem) = &opened.problem {
             tracing::error!("{problem}");
@@ -117,8 +120,10 @@ impl Daemon {
         let store = opened.store;
         let kept = Kept { overrides: opened.overrides, file: store.file(), problem: opened.problem, saved };
         let cores = std::thread::available_parallelism().context("the cores cannot be counted")?.get();
+        let mut proxy = Proxy::start(cores, seed).context("the proxy plane cannot be started")?;
+        let refused = proxy.refusals();
         let proxy = Hosted {
-            proxy: Proxy::start(cores, seed).context("the proxy plane cannot be started")?,
+            proxy,
             vips: wanted_vips.clone(),
             network: Arc::clone(&network),
             runtime: tokio::runtime::Handle::current(),
@@ -167,10 +172,15 @@ impl Daemon {
             receiver
         });
         let observer = (observer, config.borrow().daemon.checks_at_once);
+        let (suspects, suspected) = mpsc::channel(QUEUE);
+        let network_too = Arc::clone(&network);
         supervisor.spawn(
             "health",
-            tasks::check(wanted_targets, facts.clone(), observer, Arc::clone(&network), stop.clone()),
+            tasks::check(wanted_targets, facts.clone(), observer, suspected, network_too, stop.clone()),
         );
+        if let Some(refused) = refused {
+            supervisor.spawn("suspicions", tasks::suspect(refused, counted, suspects, stop.clone()));
+        }
         let resolve = tasks::resolve(wanted_once, Arc::clone(&network), stop.clone());
         supervisor.spawn("neighbours", resolve);
         supervisor.spawn("vips", vips::keep(wanted_vips, facts, Arc::clone(&network), stop.clone()));

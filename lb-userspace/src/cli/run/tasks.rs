@@ -1,22 +1,31 @@
 //! The tasks between the parts. Each runs until it is told to stop; one whose channel is closed waits for that
 //! too, since the task at the other end has ended early and is the one to name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::block_in_place;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controller::task::Controller;
 use crate::health::{Checker, Observation, Target};
+use crate::kernel;
 use crate::network::{Facts, Network, Reached};
+use crate::proxy;
 use crate::state::{self, Saved, Snapshot, Store};
 use crate::supervisor::Outcome;
 
 use super::interfaces::Attacher;
 use super::silent::Silent;
 use super::vips::Hosted;
+
+/// Between two looks at who refuses clients on the kernel planes; and looking takes at most this part of the time.
+const LOOK: Duration = Duration::from_millis(25);
+const LOOK_PART: u32 = 20;
 
 /// Runs the controller, then hands the proxy plane over.
 pub(super) async fn control(
@@ -50,6 +59,7 @@ pub(super) async fn check(
     mut targets: watch::Receiver<Vec<Target>>,
     mut facts: watch::Receiver<Facts>,
     (observations, at_once): (mpsc::Sender<Observation>, u32),
+    mut suspects: mpsc::Receiver<SocketAddr>,
     network: Arc<Network>,
     stop: CancellationToken,
 ) -> Outcome {
@@ -72,6 +82,7 @@ pub(super) async fn check(
                 ways.lost.iter().for_each(|(host, why)| checker.lose(*host, why));
                 ways.regained.iter().for_each(|host| checker.recheck(*host));
             }
+            Some(backend) = suspects.recv() => checker.suspect(backend),
             Some(observation) = observed.recv() => {
                 if silent.falls(&observation, &targets.borrow())
                     && let Err(error) = network.renew(observation.address.ip()).await
@@ -83,6 +94,35 @@ pub(super) async fn check(
                     return Ok(());
                 }
             }
+        }
+    }
+}
+
+/// Names the backends that refuse clients: those of the proxy plane as they do, those of the kernel planes soon after.
+pub(super) async fn suspect(
+    mut proxied: proxy::Refusals,
+    mut counted: Option<kernel::Refusals>,
+    suspects: mpsc::Sender<SocketAddr>,
+    stop: CancellationToken,
+) -> Outcome {
+    let mut next = Instant::now();
+    loop {
+        let named = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(backend) = proxied.recv() => vec![backend],
+            () = sleep_until(next), if counted.is_some() => {
+                let (begin, looked) = (Instant::now(), block_in_place(|| counted.as_mut().map(kernel::Refusals::look)));
+                next = begin + LOOK.max(begin.elapsed() * LOOK_PART);
+                looked.transpose().unwrap_or_else(|error| {
+                    tracing::error!(object = error.object, "who refuses clients is not seen any more: {}", error.reason);
+                    counted = None;
+                    None
+                }).unwrap_or_default()
+            }
+        };
+        for backend in named {
+            // Full: it is asked for again.
+            let _ = suspects.try_send(backend);
         }
     }
 }
