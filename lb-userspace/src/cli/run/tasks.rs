@@ -25,7 +25,7 @@ use super::vips::Hosted;
 
 /// Between two looks at who refuses clients on the kernel planes; and looking takes at most this part of the time.
 const LOOK: Duration = Duration::from_millis(25);
-const LOOK_PART: u32 = 20;
+const LOOK_PART: u32 = 8;
 
 /// Runs the controller, then hands the proxy plane over.
 pub(super) async fn control(
