@@ -1,5 +1,7 @@
 //! `sluice plan`: what a config file would change.
 
+mod left;
+
 use std::fmt::Write;
 use std::path::Path;
 
@@ -14,14 +16,18 @@ use crate::model::plan::{BackendPlan, Fate, Flows, Plan, PoolPlan, ServicePlan};
 use super::output::{plain, print, print_json};
 use super::{Failure, runtime};
 
-/// Asks the daemon what it would do at a reload; without one, compares with nothing.
+/// Asks the daemon what it would do at a reload; without one, compares with what an earlier one has left in the kernel, if
+/// anything.
 pub fn plan(socket: &Path, file: &Path, json: bool) -> Result<(), Failure> {
     let config = Config::load(file, &config::environment()).map_err(Failure::ConfigInvalid)?;
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let asked = PlanRequest { config: text };
     let answer = runtime()?.block_on(Client::new(socket).post("/api/v1/plan", &asked));
     let plan = match answer {
-        Err(ClientError::NoDaemon(_)) => first_start(&config),
+        Err(ClientError::NoDaemon(_)) => match left::look(&config)? {
+            Some(left) => left::compare(&config, &left),
+            None => first_start(&config),
+        },
         answer => answer?,
     };
     if json { print_json(&plan) } else { print(&render(&plan)) }
@@ -55,17 +61,28 @@ fn first_start(config: &Config) -> Plan {
         moved: None,
         moved_when_up: None,
     });
-    Plan { running: false, changes: Vec::new(), services: services.collect(), pools: pools.collect() }
+    Plan {
+        running: false,
+        left: false,
+        changes: Vec::new(),
+        services: services.collect(),
+        pools: pools.collect(),
+    }
 }
 
 /// The whole document. Pure.
 pub fn render(plan: &Plan) -> String {
     let mut text = String::new();
-    if !plan.running {
-        text.push_str("no daemon runs: compared with nothing\n");
+    if plan.left {
+        text.push_str(
+            "no daemon runs: compared with what an earlier one has left in the kernel, which does not tell weights\n",
+        );
+    } else if !plan.running {
+        text.push_str("no daemon runs, and none has left anything in the kernel: compared with nothing\n");
     }
-    if plan.running && plan.changes.is_empty() && plan.services.is_empty() && plan.pools.is_empty() {
-        return "nothing would change\n".to_owned();
+    let has_base = plan.running || plan.left;
+    if has_base && plan.changes.is_empty() && plan.services.is_empty() && plan.pools.is_empty() {
+        return text + "nothing would change\n";
     }
     // Writing to a string cannot fail.
     for change in &plan.changes {
@@ -94,6 +111,7 @@ const fn sign(fate: Fate) -> char {
 fn way(service: &ServicePlan) -> String {
     let name = |plane: Option<Plane>| plane.map_or_else(|| "none".to_owned(), |plane| plane.to_string());
     let mut text = match service.fate {
+        Fate::Removed if service.before.is_none() => String::new(),
         Fate::Removed => format!("from plane {}", name(service.before)),
         _ if service.before.is_some() && service.before != service.after => {
             format!("plane {} -> {}", name(service.before), name(service.after))

@@ -62,6 +62,7 @@ pub fn preview(view: &View<'_>) -> Plan {
         view.kernel.map(|kernel| kernel.tables(Side { fold: view.up, ..view.after })).unwrap_or_default();
     Plan {
         running: true,
+        left: false,
         changes: config::changes(view.before.config, view.after.config),
         services: services(view),
         pools: names(view.before.config, view.after.config)

@@ -32,7 +32,7 @@ pub(super) const OLD_SEEN: &str = "old_seen";
 #[derive(Debug)]
 pub(super) struct BpfDir {
     path: PathBuf,
-    /// Holds the lock.
+    /// Holds the lock, if any.
     directory: OwnedFd,
 }
 
@@ -72,6 +72,11 @@ impl BpfDir {
     /// Opens the directory if it is there.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, KernelError> {
         walk(path, false)?.map(|directory| Self::lock(path, directory)).transpose()
+    }
+
+    /// Opens the directory if it is there, without the lock: for who changes nothing.
+    pub(super) fn look(path: &Path) -> Result<Option<Self>, KernelError> {
+        Ok(walk(path, false)?.map(|directory| Self { path: path.to_owned(), directory }))
     }
 
     fn lock(path: &Path, directory: OwnedFd) -> Result<Self, KernelError> {

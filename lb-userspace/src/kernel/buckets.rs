@@ -221,18 +221,7 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
     }
 
     fn read(&self, entry: u32) -> Result<(K, V), PlaneError> {
-        let mut bytes = self.entries.value_buffer();
-        let found = self.entries.lookup(entry.as_bytes(), &mut bytes);
-        let parsed = K::read_from_prefix(&bytes).ok().and_then(|(key, rest)| {
-            let (value, _) = V::read_from_prefix(rest).ok()?;
-            Some((key, value))
-        });
-        let fault = |reason| PlaneError::new(format!("map {}, entry {entry}", self.name), reason);
-        match (found, parsed) {
-            (Ok(true), Some(entry)) => Ok(entry),
-            (Err(error), _) => Err(fault(format!("cannot read it: {}", words(&error)))),
-            _ => Err(fault("does not exist: run `sluice cleanup`".to_owned())),
-        }
+        read(self.name, &self.entries, entry)
     }
 
     /// An entry that no program is reading.
@@ -260,6 +249,39 @@ impl<K: Key + buckets::Key, V: Plain> BucketTable<K, V> {
 
     fn object(&self, key: &K) -> String {
         format!("map {}, key {}", self.name, key.show())
+    }
+}
+
+/// All keys with their values, without the table: for who changes nothing. Words are believed.
+pub(super) fn look<K: Key, V: Plain>(
+    name: &'static str,
+    index: &'static str,
+    directory: &Path,
+) -> Result<Vec<(K, V)>, KernelError> {
+    let open = |name: &'static str| {
+        let data = MapData::from_pin(directory.join(name));
+        data.and_then(Map::new).map_err(|error| KernelError::map(name, &error))
+    };
+    let (entries, buckets) = (open(name)?, open(index)?);
+    let count = buckets.entries.saturating_sub(FILTER) as usize * WAYS;
+    let index = buckets.words(Access::Read).map_err(|error| KernelError::map(index, &error))?;
+    let named = index.iter().take(count).filter(|word| *word != EMPTY && *word != HOLE);
+    let found = named.map(|word| read(name, &entries, word as u32)).collect::<Result<_, _>>();
+    found.map_err(|error| KernelError::Map { map: error.object, reason: error.reason })
+}
+
+fn read<K: Key, V: Plain>(name: &str, entries: &Map, entry: u32) -> Result<(K, V), PlaneError> {
+    let mut bytes = entries.value_buffer();
+    let found = entries.lookup(entry.as_bytes(), &mut bytes);
+    let parsed = K::read_from_prefix(&bytes).ok().and_then(|(key, rest)| {
+        let (value, _) = V::read_from_prefix(rest).ok()?;
+        Some((key, value))
+    });
+    let fault = |reason| PlaneError::new(format!("map {name}, entry {entry}"), reason);
+    match (found, parsed) {
+        (Ok(true), Some(entry)) => Ok(entry),
+        (Err(error), _) => Err(fault(format!("cannot read it: {}", words(&error)))),
+        _ => Err(fault("does not exist: run `sluice cleanup`".to_owned())),
     }
 }
 

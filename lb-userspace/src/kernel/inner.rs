@@ -87,12 +87,17 @@ pub(super) struct MapOfMaps {
 }
 
 impl MapOfMaps {
-    /// Opens the pin of the outer map, and removes pins of inner maps that are not in place.
-    pub(super) fn open(kind: Kind, dir: &BpfDir) -> Result<Self, KernelError> {
+    /// Opens the pin of the outer map.
+    pub(super) fn look(kind: Kind, dir: &BpfDir) -> Result<Self, KernelError> {
         let outer = MapData::from_pin(dir.pin(bpffs::MAPS, kind.name))
             .and_then(Map::new)
             .map_err(|error| KernelError::map(kind.name, &error))?;
-        let this = Self { kind, outer, pins: dir.path().join(kind.pins) };
+        Ok(Self { kind, outer, pins: dir.path().join(kind.pins) })
+    }
+
+    /// The same, and removes pins of inner maps that are not in place.
+    pub(super) fn open(kind: Kind, dir: &BpfDir) -> Result<Self, KernelError> {
+        let this = Self::look(kind, dir)?;
         for (table, id) in this.pinned()? {
             let in_place: Option<u32> = this
                 .id(table)

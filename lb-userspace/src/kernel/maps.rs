@@ -227,8 +227,13 @@ impl KernelTables for Tables {
     }
 
     fn now(&self) -> u32 {
-        let time = clock_gettime(ClockId::MonotonicCoarse);
-        let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
-        ticks::from_nanos(nanos)
+        now()
     }
+}
+
+/// The clock of the programs, in ticks.
+pub(super) fn now() -> u32 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+    ticks::from_nanos(nanos)
 }

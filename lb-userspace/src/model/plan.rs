@@ -9,8 +9,11 @@ use super::Plane;
 /// The whole document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Whether a daemon runs that it was compared with; else with nothing, as at a first start.
+    /// Whether a daemon runs that it was compared with.
     pub running: bool,
+    /// Whether it was compared with what an earlier daemon has left in the kernel, since none runs; else, without a daemon,
+    /// with nothing, as at a first start.
+    pub left: bool,
     /// One line a difference of the configs, as `reload` prints them.
     pub changes: Vec<String>,
     /// Services that are added, removed or served in another way.
@@ -57,9 +60,9 @@ pub struct PoolPlan {
     pub fate: Fate,
     /// Those that change.
     pub backends: Vec<BackendPlan>,
-    /// Slots of its tables in the kernel planes that stay as large as they are; null: no daemon runs.
+    /// Slots of its tables in the kernel planes that stay as large as they are; null: no daemon runs, and none has left any.
     pub slots: Option<u64>,
-    /// How many of them get another current backend at once. Their flows stay where they are.
+    /// How many of them get another current backend at once. Their flows stay where they are. Null: no daemon runs.
     pub moved: Option<u64>,
     /// How many do when the health checks have found all new backends up.
     pub moved_when_up: Option<u64>,

@@ -1,0 +1,73 @@
+//! `sluice plan` while no daemon runs: compared with what the last one has left in the kernel, which it leaves as it is.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use aya::maps::{Array, Map, MapData};
+use lb_common::layout::LAYOUT;
+use lb_common::names;
+use lb_testbed::bed::{Bed, Setup};
+use lb_testbed::process::succeeded;
+use lb_testbed::snapshot::{Objects, Snapshot};
+use lb_userspace::model::Plane;
+use lb_userspace::model::plan::{Fate, Plan};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const FLOWS: u64 = 30;
+
+#[test]
+fn without_a_daemon_the_pins_tell_what_would_change() -> anyhow::Result<()> {
+    let mut bed = Bed::prepare(Setup { services: "tracking = \"always\"\n", ..Setup::on(Plane::Tc) })?;
+    let printed = succeeded(bed.sluice.with_config(&["plan"])?)?;
+    ensure!(printed.contains("compared with nothing") && printed.contains("+ service web"), "{printed}");
+
+    bed.sluice.start()?;
+    let flows = bed.long(FLOWS, None)?;
+    let gone = bed.servers[0].address();
+    ensure!(bed.sluice.stop(DEADLINE)?.success(), "{}", bed.sluice.log());
+    let before = (Objects::pinned(&bed.sluice.bpf_dir())?, Snapshot::of(&bed.topology.lb)?);
+    let printed = succeeded(bed.sluice.with_config(&["plan"])?)?;
+    ensure!(printed.contains("left in the kernel") && printed.contains("nothing would change"), "{printed}");
+
+    // Without the first backend's two servers, and with another port on the IPv6 VIP.
+    let all = bed.config(&[100; 6]);
+    let less = bed.config_of((2..6).map(|server| (server, 100))).replace("]:80\"", "]:81\"");
+    bed.sluice.write_config(&less)?;
+    let printed = succeeded(bed.sluice.with_config(&["plan", "--json"])?)?;
+    let plan: Plan = serde_json::from_str(&printed)?;
+    ensure!(!plan.running && plan.left, "{plan:?}");
+    let services: Vec<_> =
+        plan.services.iter().map(|service| (service.name.as_str(), service.fate)).collect();
+    let web = (services.first().copied(), services.len());
+    ensure!(web == (Some(("web", Fate::Changed)), 2) && services[1].1 == Fate::Removed, "{plan:?}");
+    ensure!(plan.services[1].flows.is_some_and(|flows| flows.known == 0 && flows.exact), "{plan:?}");
+    let backends: Vec<_> = plan.pools.iter().flat_map(|pool| &pool.backends).collect();
+    let removed = backends.iter().filter(|backend| backend.fate == Fate::Removed);
+    let known = removed.clone().find(|backend| backend.address == gone).and_then(|backend| backend.flows);
+    // Its IPv6 server goes with the service that is removed.
+    ensure!(removed.count() == 1 && backends.len() == 1, "{plan:?}");
+    ensure!(known.is_some_and(|flows| (1..FLOWS).contains(&flows.known) && !flows.exact), "{plan:?}");
+
+    // What a start would refuse.
+    let number = |number| -> anyhow::Result<()> {
+        let map = MapData::from_pin(bed.sluice.bpf_dir().join("maps").join(names::MAP_LAYOUT))?;
+        Ok(Array::<_, u32>::try_from(Map::Array(map))?.set(0, number, 0)?)
+    };
+    number(LAYOUT + 1)?;
+    let refused = bed.sluice.with_config(&["plan"])?;
+    number(LAYOUT)?;
+    let printed = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        refused.status.code() == Some(1) && printed.contains("have layout"),
+        "{}: {printed}",
+        refused.status
+    );
+
+    let after = (Objects::pinned(&bed.sluice.bpf_dir())?, Snapshot::of(&bed.topology.lb)?);
+    ensure!(before == after, "{:?}, then {:?}", before.0, after.0);
+    bed.sluice.write_config(&all)?;
+    bed.sluice.start()?;
+    let flows = flows.finish()?;
+    ensure!(flows.broken == 0, "{flows}");
+    Ok(())
+}
