@@ -13,13 +13,18 @@ use crate::load::{Load, Measured};
 
 /// What Sluice offers: of this load, this contender's rate over that one's, at least so much.
 const TARGETS: &[(Load, Contender, Contender, f64)] = &[
-    (Load::KeepAlive, Contender::SluiceTc, Contender::Direct, 0.90),
+    (Load::KeepAlive, Contender::SluiceTc, Contender::Direct, 0.95),
     (Load::KeepAlive, Contender::SluiceTc, Contender::Nftables, 1.00),
-    (Load::KeepAlive, Contender::SluiceXdp, Contender::DirectWire, 0.90),
+    (Load::KeepAlive, Contender::SluiceXdp, Contender::DirectWire, 0.95),
     (Load::KeepAlive, Contender::SluiceXdp, Contender::NftablesWire, 1.00),
     (Load::KeepAlive, Contender::SluiceProxy, Contender::NginxStream, 0.90),
+    (Load::NewConnections, Contender::SluiceTc, Contender::Direct, 0.95),
+    (Load::NewConnections, Contender::SluiceTc, Contender::Nftables, 1.00),
+    (Load::NewConnections, Contender::SluiceXdp, Contender::DirectWire, 0.95),
+    (Load::NewConnections, Contender::SluiceXdp, Contender::NftablesWire, 1.00),
     (Load::NewConnections, Contender::SluiceProxy, Contender::NginxStream, 0.90),
-    (Load::Bulk, Contender::SluiceTc, Contender::Direct, 0.90),
+    (Load::Bulk, Contender::SluiceTc, Contender::Direct, 1.00),
+    (Load::Bulk, Contender::SluiceTc, Contender::Nftables, 1.00),
     (Load::Bulk, Contender::SluiceProxy, Contender::NginxStream, 0.90),
 ];
 

@@ -103,6 +103,8 @@ impl Bench {
         let now = loaded.now();
         let world = rows::world();
         loaded.become_world(&world, now)?;
+        // As in a daemon that has run for a moment: new endpoints are hinted to have exact entries until a sweep has looked.
+        loaded.sweep_exact(now)?;
         let path = std::env::var_os("SLUICE_BENCH_OBJECT").map_or_else(
             || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/bench.o"),
             PathBuf::from,
