@@ -47,7 +47,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The hash of a tuple of either family with the words of a key, each of which is asked for once.
+    /// The hash of a tuple of either family. `key` gives the words of a [`Key`], each of which is asked for once.
     #[inline(always)]
     pub fn hash(&self, key: impl Fn(usize) -> u64) -> u32 {
         let mut digest = key(FACTORS - 1);
@@ -72,9 +72,8 @@ impl Tuple {
         (hash ^ (hash >> 32)) as u32
     }
 
-    /// The same where there is no key at hand.
-    pub fn hash_with(&self, seed: Seed) -> u32 {
-        let key = key(seed);
+    /// The same with a key that lies in memory.
+    pub fn hash_with(&self, key: &Key) -> u32 {
         self.hash(|word| key.get(word).copied().unwrap_or_default())
     }
 }

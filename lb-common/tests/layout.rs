@@ -130,8 +130,14 @@ fn samples() -> Vec<String> {
         sample("id of a service", ServiceId::new(7, 9).0),
         sample("stable slot", Slot::stable(b).0),
         sample("tracked slot", (Slot::tracked(a, b, false).0, Slot::tracked(b, a, true).0)),
-        sample("IPv4 flow", hash::slot(tuple("192.0.2.1", "198.51.100.2").hash_with(seed), 65537)),
-        sample("IPv6 flow", hash::slot(tuple("2001:db8::1", "2001:db8::2").hash_with(seed), 65537)),
+        sample(
+            "IPv4 flow",
+            hash::slot(tuple("192.0.2.1", "198.51.100.2").hash_with(&hash::key(seed)), 65537),
+        ),
+        sample(
+            "IPv6 flow",
+            hash::slot(tuple("2001:db8::1", "2001:db8::2").hash_with(&hash::key(seed)), 65537),
+        ),
         sample(
             "place of a socket",
             (hashed.first(8192), hashed.second(8192), hashed.word(5), hashed.filter()),

@@ -204,5 +204,5 @@ pub fn chosen(web: Web, client: SocketAddr) -> BackendId {
         protocol: web.protocol(),
     };
     let ids = web.backends();
-    ids[hash::slot(tuple.hash_with(SEED), SLOTS) as usize % ids.len()]
+    ids[hash::slot(tuple.hash_with(&hash::key(SEED)), SLOTS) as usize % ids.len()]
 }

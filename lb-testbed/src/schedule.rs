@@ -251,7 +251,7 @@ impl<D: DataPath> Bed<D> {
             destination_port: Port::new(vip().port()),
             protocol: self.protocol,
         };
-        hash::slot(tuple.hash_with(SEED), self.service.slots) as usize
+        hash::slot(tuple.hash_with(&hash::key(SEED)), self.service.slots) as usize
     }
 
     /// The key of a client's flow.

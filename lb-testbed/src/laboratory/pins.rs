@@ -32,7 +32,7 @@ pub(super) fn slot_of(client: SocketAddr, vip: SocketAddr, seed: Seed, slots: us
         destination_port: Port::new(vip.port()),
         protocol: TCP,
     };
-    hash::slot(tuple.hash_with(seed), slots as u32) as usize
+    hash::slot(tuple.hash_with(&hash::key(seed)), slots as u32) as usize
 }
 
 /// Forgets every flow.

@@ -81,7 +81,7 @@ impl Question {
             destination_port: Port::new(self.listen.address.port()),
             protocol: self.listen.protocol.number(),
         };
-        tuple.hash_with(seed)
+        tuple.hash_with(&hash::key(seed))
     }
 
     fn answer(self, plane: Plane) -> Explanation {

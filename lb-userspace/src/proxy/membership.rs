@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lb_common::hash::Seed;
+use lb_common::hash::{self, Seed};
 use tokio::sync::watch;
 
 use crate::data_plane::proxy::ProxyService;
@@ -104,7 +104,7 @@ impl Membership {
                 let weights: Vec<_> =
                     service.members.iter().map(|member| (member.address, member.weight)).collect();
                 let slots = maglev::build(&weights, service.table_size)?;
-                Some(Arc::new(Table { slots, listen, affinity: service.affinity, seed }))
+                Some(Arc::new(Table { slots, listen, affinity: service.affinity, key: hash::key(seed) }))
             }
         };
         Ok(Self { listen, backends: backends.collect(), service: service.clone(), table })

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_common::Port;
-use lb_common::hash::{Seed, Tuple, slot};
+use lb_common::hash::{Key, Tuple, slot};
 
 use crate::model::{Affinity, Listen, Member};
 
@@ -93,7 +93,7 @@ pub(super) struct Table {
     pub(super) slots: Vec<u32>,
     pub(super) listen: Listen,
     pub(super) affinity: Affinity,
-    pub(super) seed: Seed,
+    pub(super) key: Key,
 }
 
 impl Table {
@@ -109,7 +109,7 @@ impl Table {
             destination_port: Port::new(self.listen.address.port()),
             protocol: self.listen.protocol.number(),
         };
-        let start = slot(tuple.hash_with(self.seed), u32::try_from(self.slots.len()).ok()?) as usize;
+        let start = slot(tuple.hash_with(&self.key), u32::try_from(self.slots.len()).ok()?) as usize;
         // Where its backend cannot be reached, a client goes on to that of the next slot: always the same one.
         let (before, after) = self.slots.split_at_checked(start)?;
         after.iter().chain(before).map(|&index| index as usize).find(|index| !tried.contains(index))
@@ -118,6 +118,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::hash::key;
+
     use crate::model::{Cut, Protocol};
 
     use super::*;
@@ -186,10 +188,10 @@ mod tests {
 
     #[test]
     fn maglev_takes_the_slot_of_the_hash_and_source_affinity_ignores_the_port() {
-        let seed = [1, 2];
+        let key = key([1, 2]);
         let listen = Listen { protocol: Protocol::Udp, address: "192.0.2.10:80".parse().unwrap() };
         let slots: Vec<u32> = (0..13).map(|slot| slot % 3).collect();
-        let table = |affinity| Table { slots: slots.clone(), listen, affinity, seed };
+        let table = |affinity| Table { slots: slots.clone(), listen, affinity, key };
         let mut owners = Vec::new();
         for port in 1024..1124 {
             let client = SocketAddr::from(([198, 51, 100, 7], port));
@@ -200,7 +202,7 @@ mod tests {
                 destination_port: Port::new(80),
                 protocol: 17,
             };
-            let expected = slots[slot(tuple.hash_with(seed), 13) as usize] as usize;
+            let expected = slots[slot(tuple.hash_with(&key), 13) as usize] as usize;
             assert_eq!(table(Affinity::None).pick(client, &[]), Some(expected));
             owners.push(table(Affinity::Source).pick(client, &[]).unwrap());
         }
@@ -214,7 +216,7 @@ mod tests {
             slots: vec![0, 1, 2, 0, 1, 2, 0],
             listen: Listen { protocol: Protocol::Tcp, address: "[2001:db8::1]:80".parse().unwrap() },
             affinity: Affinity::None,
-            seed: [3, 4],
+            key: key([3, 4]),
         };
         let client = "[2001:db8::2]:4000".parse().unwrap();
         let first = table.pick(client, &[]).unwrap();

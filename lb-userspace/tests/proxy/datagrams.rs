@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_common::Port;
-use lb_common::hash::{Tuple, slot};
+use lb_common::hash::{Tuple, key, slot};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService, ProxyTraffic};
 use lb_userspace::maglev;
 use lb_userspace::model::{Affinity, Cut, Listen, Member, Protocol, Scheduler};
@@ -190,7 +190,7 @@ fn maglev_sends_every_client_where_its_hash_says_on_every_worker() {
                 destination_port: Port::new(setup.listen.address.port()),
                 protocol: 17,
             };
-            let index = table[slot(tuple.hash_with(SEED), 1021) as usize];
+            let index = table[slot(tuple.hash_with(&key(SEED)), 1021) as usize];
             assert_eq!(client.ask(b"who?", &all), b"abc"[index as usize]);
         }
     }

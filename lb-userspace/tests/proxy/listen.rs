@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use lb_common::Port;
-use lb_common::hash::{Tuple, slot};
+use lb_common::hash::{Tuple, key, slot};
 use lb_userspace::data_plane::proxy::{ProxyAction, ProxyPlane, ProxyService};
 use lb_userspace::maglev;
 use lb_userspace::model::{Affinity, Listen, Protocol, Scheduler};
@@ -43,7 +43,7 @@ fn maglev_sends_every_client_where_its_hash_says_on_every_worker() {
                 destination_port: Port::new(setup.listen.address.port()),
                 protocol: 6,
             };
-            let index = table[slot(tuple.hash_with(SEED), 1021) as usize];
+            let index = table[slot(tuple.hash_with(&key(SEED)), 1021) as usize];
             assert_eq!(who(&mut client), b"abc"[index as usize]);
         }
     }

@@ -167,6 +167,7 @@ impl Tables for Control {
         Maps.count_handshake(backend, step);
     }
 
+    #[inline(always)]
     fn count_drop(&self, service: &Service) {
         Maps.count_drop(service);
     }
