@@ -17,6 +17,7 @@ pub mod flows;
 pub mod ids;
 pub mod kernel_state;
 pub mod maintain;
+pub mod newcomers;
 pub mod outlier;
 pub mod ownership;
 pub mod placement;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::damper::{Cause, Damper};
 use super::desired::{Clock, Fold, Pools};
+use super::newcomers::Newcomers;
 use super::placement::Placement;
 use crate::config::Config;
 use crate::data_plane::proxy::ProxyPlane;
@@ -61,6 +62,7 @@ pub struct Controller<P> {
     watch: Instant,
     retry: Option<Retry>,
     damper: Damper,
+    newcomers: Newcomers,
 }
 
 /// What became of judgements.
@@ -149,7 +151,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 
     fn next_wake(&self) -> Instant {
         let deadlines = [
-            self.pools.next_deadline(self.folded_at),
+            self.next_fold(),
             self.retry.map(|retry| retry.at),
             self.kernel.is_ok().then(|| self.chores.next()),
             self.next_step(),
@@ -160,10 +162,16 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         deadlines.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(3600))
     }
 
+    /// When the fold changes by itself.
+    fn next_fold(&self) -> Option<Instant> {
+        let pools = self.pools.next_deadline(self.folded_at);
+        pools.into_iter().chain(self.newcomers.next_deadline(self.folded_at)).min()
+    }
+
     /// Does what is due.
     async fn wake(&mut self) {
         let now = now();
-        let mut due = self.pools.next_deadline(self.folded_at).is_some_and(|deadline| deadline <= now);
+        let mut due = self.next_fold().is_some_and(|deadline| deadline <= now);
         due |= self.retry.is_some_and(|retry| retry.at <= now);
         due |= self.do_chores(now).await;
         due |= self.follow(now).await;

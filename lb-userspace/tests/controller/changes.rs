@@ -65,10 +65,16 @@ async fn a_new_backend_gets_no_flow_before_its_neighbour_is_resolved_unless_that
     assert_eq!(world.kernel.take_actions().iter().find_map(written), Some(2));
 
     let start = Instant::now();
-    change(&world, "10.0.0.6:80", BackendChange::Put { weight: 100 }).await.unwrap();
+    let late = "10.0.0.6:80";
+    change(&world, late, BackendChange::Put { weight: 100 }).await.unwrap();
     let waited = start.elapsed();
     assert!((Duration::from_millis(100)..Duration::from_secs(1)).contains(&waited), "{waited:?}");
-    assert_eq!(world.kernel.take_actions().iter().find_map(written), Some(0), "it serves as soon as it can");
+    assert_eq!(world.kernel.take_actions(), [], "others have the flows meanwhile");
+    let shown = world.backend(late).await;
+    assert_eq!((shown.state.as_str(), shown.effective_weight), ("starting", 0));
+    assert!(shown.reason.contains("no way"), "{}", shown.reason);
+    world.eventually("it serves in the end", || world.kernel.id_of(address(late)).is_some()).await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     let start = Instant::now();
     change(&world, new, BackendChange::Weight { weight: 50 }).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for it again");

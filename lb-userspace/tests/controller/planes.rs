@@ -93,7 +93,7 @@ async fn a_new_backend_has_no_flows_before_its_interface_has_a_program() {
     world.handle.backend("web".into(), added, BackendChange::Put { weight: 100 }).await.unwrap();
     world.observe("web", added, true).await;
     let serves = || world.kernel.id_of(added).is_some_and(|id| named(&world.web(), id) > 0);
-    sleep(Duration::from_millis(200)).await;
+    sleep(Duration::from_secs(2)).await;
     assert!(!serves());
     let eth4 = InterfacePlane { interface: "eth4".into(), plane: Some(Plane::Tc), reason: "veth".into() };
     world.planes.send_modify(|planes| planes.push(eth4));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::chores::audit;
 use super::inputs::Progress;
 use super::planes::Kernel;
+use super::start::has_way;
 use super::{Controller, now};
 use crate::config::Config;
 use crate::controller::desired::{Fold, Judged};
@@ -38,13 +39,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         self.pools.expire(now);
         self.keep();
         let mut fold = self.pools.fold(now);
-        if self.pools.rise(&self.fold, &fold, now) {
-            fold = self.pools.fold(now);
-        }
-        log_changes(&self.fold, &fold);
-        self.fold = fold;
-        self.folded_at = now;
-        let mut placements = self.place(&self.config, &self.fold);
+        let mut placements = self.place(&self.config, &fold);
         for (service, placement) in &mut placements {
             // Once it is served, a fact that changes takes nothing away: only starts and reloads refuse.
             if let (Placement::Refused { .. }, Some(last)) = (&placement, self.placements.get(service)) {
@@ -52,8 +47,16 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             }
         }
         self.placements = placements;
-        self.announce();
-        self.newcomers_hops().await;
+        self.announce(&fold);
+        self.look_for_newcomers(&fold).await;
+        self.newcomers.hold(&mut fold, now);
+        if self.pools.rise(&self.fold, &fold, now) {
+            fold = self.pools.fold(now);
+            self.newcomers.hold(&mut fold, now);
+        }
+        log_changes(&self.fold, &fold);
+        self.fold = fold;
+        self.folded_at = now;
 
         let facts = self.channels.facts.borrow_and_update().clone();
         let desired = proxy_state::desire(&self.config, &self.fold, &self.placements);
@@ -66,15 +69,20 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         self.conclude(errors)
     }
 
-    /// Waits until the backends that the kernel planes do not know yet have a next hop: the first packets of their
-    /// flows would be dropped.
-    async fn newcomers_hops(&mut self) {
+    /// Looks which backends the kernel planes do not know yet and have no way to; of those that are seen for the first
+    /// time, waits a moment for it.
+    async fn look_for_newcomers(&mut self, fold: &Fold) {
         let Ok(kernel) = &self.kernel else { return };
         let backends = kernel.confirmed.applied.backends.values();
         let known: HashSet<_> = backends.map(|backend| backend.address.ip()).collect();
-        let mut newcomers = self.takers(&self.fold);
+        let mut newcomers = self.takers(fold);
         newcomers.retain(|ip| !known.contains(ip));
-        self.resolve(&newcomers, NEIGHBOUR_PATIENCE).await;
+        let first_seen: Vec<_> = newcomers.iter().copied().filter(|ip| !self.newcomers.knows(ip)).collect();
+        self.resolve(&first_seen, NEIGHBOUR_PATIENCE).await;
+        let (facts, planes) = (self.channels.facts.borrow(), self.channels.planes.borrow());
+        let interfaces = &self.config.kernel.interfaces;
+        newcomers.retain(|ip| !has_way(*ip, interfaces, &facts, &planes));
+        self.newcomers.look(&newcomers.into_iter().collect(), now());
     }
 
     async fn apply_kernel(&mut self, facts: &Facts) -> Vec<PlaneError> {
@@ -169,20 +177,19 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 
     /// Tells the others what the desired state needs of them.
-    pub(super) fn announce(&self) {
+    pub(super) fn announce(&self, fold: &Fold) {
         let outputs = &self.channels.outputs;
         replace(&outputs.targets, self.pools.targets());
-        replace(&outputs.neighbours, self.neighbours());
+        replace(&outputs.neighbours, self.neighbours(fold));
         replace(&outputs.vips, self.vips());
         replace(&outputs.sought, self.config.services.iter().flat_map(ownership::vips).collect());
     }
 
     /// Backends of the services that the kernel planes serve.
-    fn neighbours(&self) -> BTreeSet<IpAddr> {
+    fn neighbours(&self, fold: &Fold) -> BTreeSet<IpAddr> {
         let placed =
             |service: &&Service| self.placements.get(&service.name).is_some_and(Placement::is_kernel);
-        let pools =
-            self.config.services.iter().filter(placed).filter_map(|service| self.fold.get(&service.pool));
+        let pools = self.config.services.iter().filter(placed).filter_map(|service| fold.get(&service.pool));
         pools.flatten().map(|judged| judged.member.address.ip()).collect()
     }
 

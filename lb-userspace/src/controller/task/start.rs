@@ -21,6 +21,7 @@ use crate::controller::damper::Damper;
 use crate::controller::desired::{Fold, Pools};
 use crate::controller::ids::Part;
 use crate::controller::kernel_state::{Identities, pools_by_listen};
+use crate::controller::newcomers::Newcomers;
 use crate::controller::placement::Placement;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelState, KernelTables};
@@ -102,6 +103,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             watch: now,
             retry: None,
             damper: Damper::default(),
+            newcomers: Newcomers::default(),
         };
         controller.placements = controller.place(&controller.config, &controller.fold);
         let refused = controller.placements.iter().find_map(|(service, placement)| match placement {
@@ -114,7 +116,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         controller.restore(&inputs.kept.overrides);
         controller.adopt_backends(now);
         controller.fold = controller.pools.fold(now);
-        controller.announce();
+        controller.announce(&controller.fold);
         Ok(controller)
     }
 
@@ -159,31 +161,24 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         taking.map(|member| member.address.ip()).collect()
     }
 
-    /// Waits until these backends have a next hop, and where `auto` chooses the interfaces theirs has been chosen; not
-    /// longer than `patience`: one that cannot be reached must not keep the others from being served. Without a program
-    /// there the first replies would leave as they came.
+    /// Waits until there is a way to these backends; not longer than `patience`: one that cannot be reached must not keep
+    /// the others from being served.
     pub(super) async fn resolve(&mut self, backends: &[IpAddr], patience: Duration) {
-        if backends.is_empty() {
-            return;
-        }
-        let deadline = (now() + patience).into();
-        let all = |facts: &Facts| backends.iter().all(|ip| facts.hops.contains_key(ip));
-        let _ = timeout_at(deadline, self.channels.facts.wait_for(all)).await;
-        if matches!(self.config.kernel.interfaces, Interfaces::Auto) {
-            let names = self.interfaces_to(backends);
-            let all = |planes: &Vec<InterfacePlane>| {
-                names.iter().all(|name| planes.iter().any(|known| known.interface == *name))
-            };
-            // A clone: what changes meanwhile is still to be reconciled.
-            let mut planes = self.channels.planes.clone();
-            let _ = timeout_at(deadline, planes.wait_for(all)).await;
-        }
-    }
-
-    fn interfaces_to(&self, addresses: &[IpAddr]) -> BTreeSet<String> {
-        let facts = self.channels.facts.borrow();
-        let hops = addresses.iter().filter_map(|address| facts.hops.get(address));
-        hops.filter_map(|hop| Some(facts.links.get(&hop.ifindex)?.name.clone())).collect()
+        // Clones: what changes meanwhile is still to be reconciled.
+        let (mut facts, mut planes) = (self.channels.facts.clone(), self.channels.planes.clone());
+        let interfaces = &self.config.kernel.interfaces;
+        let all = async {
+            while !backends.iter().all(|ip| has_way(*ip, interfaces, &facts.borrow(), &planes.borrow())) {
+                let changed = tokio::select! {
+                    changed = facts.changed() => changed,
+                    changed = planes.changed() => changed,
+                };
+                if changed.is_err() {
+                    break;
+                }
+            }
+        };
+        let _ = timeout_at((now() + patience).into(), all).await;
     }
 
     /// Waits until every backend has been checked once, or had the time for it; what is unknown then counts
@@ -209,6 +204,20 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     fn was_up(&self, pool: &str, address: SocketAddr) -> bool {
         self.kernel.as_ref().ok().and_then(|kernel| takes_new(kernel, pool, address)).unwrap_or(true)
     }
+}
+
+/// Whether a backend has a next hop, and where `auto` chooses the interfaces its own has been chosen: without a program there
+/// the first replies would leave as they came.
+pub(super) fn has_way(
+    backend: IpAddr,
+    interfaces: &Interfaces,
+    facts: &Facts,
+    planes: &[InterfacePlane],
+) -> bool {
+    let Some(hop) = facts.hops.get(&backend) else { return false };
+    let is_chosen = |name: &str| planes.iter().any(|known| known.interface == name);
+    matches!(interfaces, Interfaces::List(_))
+        || facts.links.get(&hop.ifindex).is_none_or(|link| is_chosen(&link.name))
 }
 
 /// Whether new flows go to a backend; `None`: nothing is known of its pool.
