@@ -12,6 +12,7 @@ use lb_common::{
 };
 use lb_ebpf::Verdict;
 use lb_userspace::controller::plan::plan;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::data_plane::PlaneError;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables, TrackedFlow};
 use lb_userspace::kernel::{KernelPlane, Settings};
@@ -95,8 +96,14 @@ impl Loaded {
     /// Loads an object, its flow table for so many flows.
     pub(crate) fn open(bpffs: Bpffs, object: &[u8], flows: u32) -> Result<Self> {
         let dir = bpffs.join("sluice");
-        let settings =
-            Settings { bpf_dir: &dir, flows, backends: limits::BACKENDS, hash_seed: Some(SEED), object };
+        let settings = Settings {
+            bpf_dir: &dir,
+            flows,
+            backends: limits::BACKENDS,
+            hash_seed: Some(SEED),
+            tables: TableSizes::default(),
+            object,
+        };
         let (plane, _) = KernelPlane::open(&settings)?;
         let maps = &dir.join("maps");
         let flows = FlowMap::open(maps, names::MAP_FLOWS, names::MAP_FLOW_BUCKETS, SEED)?;

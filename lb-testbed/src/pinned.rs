@@ -10,6 +10,7 @@ use aya::maps::MapInfo;
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use lb_common::limits;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::kernel::{Adopted, KernelError, KernelPlane, Settings};
 use lb_userspace::network::Link;
 
@@ -52,6 +53,7 @@ impl Fixture {
             flows,
             backends: limits::BACKENDS,
             hash_seed,
+            tables: TableSizes::default(),
             object: &self.object,
         })
     }

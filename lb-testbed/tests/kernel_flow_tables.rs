@@ -18,6 +18,7 @@ use lb_testbed::object;
 use lb_testbed::segment::{RST, SYN, Tcp};
 use lb_testbed::world::{SEED, Web, World};
 use lb_userspace::controller::plan::plan;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::data_plane::kernel::{KernelState, KernelTables};
 use lb_userspace::kernel::{KernelPlane, Settings};
 use rand::rngs::StdRng;
@@ -55,6 +56,7 @@ fn two_cpus_and_a_sweep_leave_every_flow_once_or_not_at_all() -> Result<()> {
         flows: 1024,
         backends: limits::BACKENDS,
         hash_seed: Some(SEED),
+        tables: TableSizes::default(),
         object: &object,
     };
     let (mut plane, _) = KernelPlane::open(&settings)?;

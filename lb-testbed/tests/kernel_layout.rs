@@ -6,13 +6,14 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use aya_obj::Map as Definition;
 use lb_common::layout::LAYOUT;
-use lb_common::{Backend, BackendId, Slot, limits, names};
+use lb_common::{Backend, BackendId, Service, ServiceId, Slot, SocketKey, limits, names};
 use lb_testbed::namespace::Namespace;
 use lb_testbed::object;
 use lb_testbed::pinned::{Fixture, link, veth};
-use lb_userspace::config::PlaneChoice;
+use lb_userspace::config::{Config, Environment, PlaneChoice};
+use lb_userspace::controller::table_sizes::{TableSize, TableSizes};
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables};
-use lb_userspace::kernel::{KernelError, KernelPlane, Settings};
+use lb_userspace::kernel::{self, KernelError, KernelPlane, Settings};
 use lb_userspace::model::Plane;
 
 /// linux/bpf.h.
@@ -155,7 +156,14 @@ fn another_capacity_or_seed_is_refused_with_the_one_in_force() -> Result<()> {
     };
     ensure!(*path == left.pin("FLOWS") && error.to_string().contains("kernel.flows = 1032"), "{error}");
     let object = &left.fixture.object;
-    let more = Settings { bpf_dir: &dir, flows: 1024, backends: 40_000, hash_seed: None, object };
+    let more = Settings {
+        bpf_dir: &dir,
+        flows: 1024,
+        backends: 40_000,
+        hash_seed: None,
+        tables: TableSizes::default(),
+        object,
+    };
     let error = KernelPlane::open(&more).err().context("more backends")?;
     let KernelError::Layout { path, what: "capacity", pinned: 32768, needed: 40_000, .. } = &error else {
         anyhow::bail!("{error}")
@@ -167,6 +175,56 @@ fn another_capacity_or_seed_is_refused_with_the_one_in_force() -> Result<()> {
     let error = left.fixture.open_with(&dir, 1024, Some([1, 2])).err().context("another seed")?;
     ensure!(matches!(error, KernelError::Seed { .. }), "{error}");
     ensure!(left.fixture.pins()? == before);
+    left.is_whole()
+}
+
+/// A daemon that found out with its programs attached already would leave them to slots that it cannot change.
+#[test]
+fn another_table_size_is_refused_with_the_one_that_is_pinned() -> Result<()> {
+    let mut left = Left::new("slots")?;
+    let listen = "192.0.2.10:80".parse()?;
+    let service = Service { id: ServiceId::new(1, 0), table: 1, slots: 251, ..Service::default() };
+    let (mut plane, _) = left.fixture.open()?;
+    plane.tables.apply(&KernelAction::PutService { key: SocketKey::new(listen, 6), service })?;
+    left.state = plane.tables.read_back(&KernelState::default())?;
+    drop(plane);
+
+    let (before, dir) = (left.fixture.pins()?, left.fixture.dir());
+    let open = |pool: &str, listen: &str, slots: u32| {
+        let config = format!(
+            "[[service]]\nname = \"web\"\nlisten = [\"{listen}\"]\npool = \"{pool}\"\n[[pool]]\nname = \"{pool}\"\n\
+             table_size = {slots}\n[[pool.backend]]\naddress = \"10.0.0.1:80\"\n"
+        );
+        let config = Config::parse("test", &config, &Environment::new());
+        let tables = TableSizes::of(&config.map_err(|problems| anyhow::anyhow!("{problems:?}"))?);
+        let object = &left.fixture.object;
+        let settings = Settings {
+            bpf_dir: &dir,
+            flows: 1024,
+            backends: limits::BACKENDS,
+            hash_seed: None,
+            tables,
+            object,
+        };
+        Ok::<_, anyhow::Error>((kernel::fits(&settings), KernelPlane::open(&settings)))
+    };
+    // Whatever the pool is called now.
+    for pool in ["old", "new"] {
+        let (looked, opened) = open(pool, "192.0.2.10:80", 1009)?;
+        let error = opened.err().context("another size was accepted")?;
+        let KernelError::TableSize(TableSize { table: 1, pinned: 251, configured: 1009, .. }) = &error else {
+            anyhow::bail!("{error}")
+        };
+        for part in [format!("{pool:?}"), "set table_size = 251".to_owned(), "sluice cleanup".to_owned()] {
+            ensure!(error.to_string().contains(&part), "{error}");
+        }
+        ensure!(looked.is_err_and(|looked| looked.to_string() == error.to_string()));
+        ensure!(left.fixture.pins()? == before, "{before:#?}, then {:#?}", left.fixture.pins()?);
+    }
+    left.is_whole()?;
+    // Another listen address has a table of its own.
+    open("new", "192.0.2.11:80", 1009)?.1?;
+    open("old", "192.0.2.10:80", 251)?.1?;
     left.is_whole()
 }
 
@@ -192,7 +250,14 @@ fn a_build_that_the_kernel_refuses_leaves_everything_as_it_was() -> Result<()> {
     let start = object::code(&object, names::PROGRAM_TC_RARE)?.start;
     *object.get_mut(start).context("beyond the file")? = 0xff;
     let (dir, backends) = (left.fixture.dir(), limits::BACKENDS);
-    let settings = Settings { bpf_dir: &dir, flows: 1024, backends, hash_seed: None, object: &object };
+    let settings = Settings {
+        bpf_dir: &dir,
+        flows: 1024,
+        backends,
+        hash_seed: None,
+        tables: TableSizes::default(),
+        object: &object,
+    };
     let error = KernelPlane::open(&settings).err().context("it was accepted")?;
     ensure!(matches!(error, KernelError::Program { program: names::PROGRAM_TC_RARE, .. }), "{error}");
     ensure!(left.fixture.pins()? == before, "{before:#?}, then {:#?}", left.fixture.pins()?);

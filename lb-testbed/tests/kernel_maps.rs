@@ -15,6 +15,7 @@ use lb_common::{
 };
 use lb_testbed::bpffs::Bpffs;
 use lb_testbed::flow_map::FlowMap;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::data_plane::kernel::{
     FlowCut, KernelAction, KernelState, KernelTables, Prefix, Slots, TrackedFlow,
 };
@@ -43,6 +44,7 @@ impl Fixture {
             flows: FLOWS,
             backends: limits::BACKENDS,
             hash_seed: Some(SEED),
+            tables: TableSizes::default(),
             object: &self.object,
         };
         Ok(KernelPlane::open(&settings)?.0.tables)

@@ -12,6 +12,7 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use lb_common::{Backend, BackendId, flow_table, hash, limits, names};
 use lb_testbed::pinned::{Fixture, link, names_in, run, veth};
 use lb_userspace::config::PlaneChoice;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::data_plane::kernel::{KernelAction, KernelState, KernelTables};
 use lb_userspace::kernel::{self, Adopted, KernelError, KernelPlane, Settings, Unavailable};
 use lb_userspace::model::Plane;
@@ -265,6 +266,7 @@ fn kernel_planes_are_available_here_and_a_refused_object_is_named() -> Result<()
         flows: 1024,
         backends: limits::BACKENDS,
         hash_seed: None,
+        tables: TableSizes::default(),
         object: b"no ELF",
     };
     let error = KernelPlane::open(&settings).err().context("no object")?;

@@ -63,6 +63,22 @@ fn without_a_daemon_the_pins_tell_what_would_change() -> anyhow::Result<()> {
         refused.status
     );
 
+    let churn = bed.churn(100);
+    bed.sluice.write_config(&all.replace("table_size = 4099", "table_size = 1009"))?;
+    let words = "table_size is 1009, but the pinned table 0 has 4099 slots";
+    for verb in ["plan", "check"] {
+        let refused = bed.sluice.with_config(&[verb])?;
+        let printed = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(1) && printed.contains(words), "{verb}: {printed}");
+    }
+    let refused = bed.sluice.with_config(&["check", "--json"])?;
+    let printed = String::from_utf8_lossy(&refused.stdout);
+    ensure!(printed.contains("\"ok\": false") && printed.contains(words), "{printed}");
+    let exit = bed.sluice.fail()?;
+    ensure!(exit.code() == Some(1) && bed.sluice.log().contains(words), "{}", bed.sluice.log());
+    let churn = churn.stop()?;
+    ensure!(churn.flows > 0 && churn.lost == 0, "{churn}");
+
     let after = (Objects::pinned(&bed.sluice.bpf_dir())?, Snapshot::of(&bed.topology.lb)?);
     ensure!(before == after, "{:?}, then {:?}", before.0, after.0);
     bed.sluice.write_config(&all)?;

@@ -16,6 +16,7 @@ use lb_testbed::object;
 use lb_testbed::pinned::link;
 use lb_testbed::snapshot::{Objects, Snapshot};
 use lb_userspace::config::PlaneChoice;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::kernel::{KernelPlane, Settings};
 use lb_userspace::model::Plane;
 
@@ -105,7 +106,8 @@ fn upgrades(plane: Plane, program: &str) -> anyhow::Result<()> {
 fn attach(bed: &Bed, plane: Plane, object: &[u8]) -> anyhow::Result<()> {
     let bpf_dir = &bed.sluice.bpf_dir();
     let (flows, backends) = (Setup::on(plane).flows, limits::BACKENDS);
-    let settings = Settings { bpf_dir, flows, backends, hash_seed: None, object };
+    let settings =
+        Settings { bpf_dir, flows, backends, hash_seed: None, tables: TableSizes::default(), object };
     let (mut other, adopted) = KernelPlane::open(&settings)?;
     ensure!(adopted.maps == names::MAPS && adopted.links.len() == 4, "{adopted:?}");
     let hosts = std::iter::once(&bed.topology.client).chain(&bed.topology.backends);

@@ -194,6 +194,18 @@ pub struct Kernel {
     pub local: bool,
 }
 
+impl Kernel {
+    /// The plane that decides whether there are kernel planes; with a list of interfaces the strictest of theirs.
+    pub fn strictest(&self) -> PlaneChoice {
+        let Interfaces::List(listed) = &self.interfaces else { return self.plane };
+        let choices = || listed.iter().map(|interface| interface.plane);
+        choices()
+            .find(|choice| matches!(choice, PlaneChoice::Force(_)))
+            .or_else(|| choices().find(|choice| *choice == PlaneChoice::Auto))
+            .unwrap_or(PlaneChoice::Off)
+    }
+}
+
 /// Which kernel plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaneChoice {

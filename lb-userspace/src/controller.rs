@@ -27,6 +27,7 @@ pub mod proxy_state;
 pub mod request;
 pub mod slots;
 pub mod status;
+pub mod table_sizes;
 pub mod task;
 pub mod weights;
 

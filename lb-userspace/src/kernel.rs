@@ -48,7 +48,7 @@ pub use attach::{Attached, Programs};
 pub use cgroup::NoCgroup;
 pub use cleanup::{Report, cleanup};
 pub use error::{KernelError, Unavailable};
-pub use left::{Left, left};
+pub use left::{Left, fits, left};
 pub use load::{Adopted, KernelPlane, Settings};
 pub use local::LocalError;
 pub use maps::Tables;

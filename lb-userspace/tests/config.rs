@@ -380,7 +380,8 @@ fn some_settings_need_a_restart() {
     assert!(!text.contains(seed));
     assert!(text.contains(
         "kernel.flows = 2000000: the daemon runs with 1000000, and a change needs a restart \
-         (hint: restart the daemon, or take the change back)\n"
+         (hint: take the change back; or stop the daemon, run `sluice cleanup`, which ends open connections, and start \
+         it)\n"
     ));
     let harmless = SHIPPED.replace("weight = 100", "weight = 1").replace("\"info\"", "\"warn\"");
     assert!(config::frozen(&old, &parse(&harmless).unwrap()).is_empty());

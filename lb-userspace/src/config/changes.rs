@@ -64,7 +64,10 @@ pub fn frozen(old: &Config, new: &Config) -> Vec<Problem> {
 
 fn needs_restart(path: String, before: &str, after: &str) -> Problem {
     let hint = if path.ends_with("table_size") {
-        "restart the daemon, or make a pool of another name and point the service to it"
+        "make a pool of another name and point the service to it; or stop the daemon, run `sluice cleanup`, which ends \
+         open connections, and start it"
+    } else if path.starts_with("kernel.") {
+        "take the change back; or stop the daemon, run `sluice cleanup`, which ends open connections, and start it"
     } else {
         "restart the daemon, or take the change back"
     };

@@ -38,6 +38,11 @@ impl Problem {
         }
     }
 
+    /// A config that is fine by itself, and contradicts what is pinned here.
+    pub fn of_pins(error: &impl fmt::Display) -> Self {
+        Self::whole("", Fault::new(error.to_string()))
+    }
+
     /// A fault of the override in the environment variable `name`, which stands for the key `path`.
     pub(super) fn variable(name: &str, path: String, value: &str, fault: Fault) -> Self {
         let value = (!is_secret(&path)).then(|| format!("{value:?}"));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use lb_common::service::VIP_MARKER;
-use lb_common::{BackendId, ServiceId, SocketKey, limits};
+use lb_common::{BackendId, Service, ServiceId, SocketKey, limits};
 
 use crate::data_plane::kernel::{KernelState, Sweep};
 use crate::model::Protocol;
@@ -270,7 +270,7 @@ impl Part {
     ];
 
     /// The part that the service at `key` belongs to.
-    fn of(key: &SocketKey) -> Option<Self> {
+    pub fn of(key: &SocketKey) -> Option<Self> {
         Some(Self { family: Family::of(key.address.ip()), protocol: Protocol::of(key.protocol)? })
     }
 }
@@ -282,12 +282,16 @@ pub struct TableNumbers {
 }
 
 impl TableNumbers {
-    /// Takes over the tables of a previous daemon; `pools` tells which pool a listen address leads to now.
-    pub fn adopt(applied: &KernelState, pools: &BTreeMap<SocketKey, &str>) -> Self {
+    /// Takes over the tables of a previous daemon that are there; `pools` tells which pool a listen address leads to now.
+    pub fn adopt(
+        services: &BTreeMap<SocketKey, Service>,
+        is_there: impl Fn(u32) -> bool,
+        pools: &BTreeMap<SocketKey, &str>,
+    ) -> Self {
         let mut held = BTreeMap::new();
-        for (key, service) in applied.services.iter().filter(|(_, service)| service.flags & VIP_MARKER == 0) {
+        for (key, service) in services.iter().filter(|(_, service)| service.flags & VIP_MARKER == 0) {
             if let (Some(pool), Some(part)) = (pools.get(key), Part::of(key))
-                && applied.tables.contains_key(&service.table)
+                && is_there(service.table)
                 && !held.values().any(|number| *number == service.table)
             {
                 held.entry(((*pool).to_owned(), part)).or_insert(service.table);

@@ -70,7 +70,11 @@ impl Identities {
         Self {
             backends: BackendIds::adopt(applied, &pools, config.kernel.backends),
             services: ServiceIds::adopt(applied),
-            tables: TableNumbers::adopt(applied, &pools),
+            tables: TableNumbers::adopt(
+                &applied.services,
+                |table| applied.tables.contains_key(&table),
+                &pools,
+            ),
             assignments: Assignments::default(),
         }
     }

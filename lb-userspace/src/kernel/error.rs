@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::controller::table_sizes::TableSize;
 use crate::model::Plane;
 
 /// Why the kernel planes could not be opened, attached or removed.
@@ -124,6 +125,9 @@ pub enum KernelError {
         /// A link of those programs.
         link: PathBuf,
     },
+    /// A pool's tables are pinned with another size.
+    #[error(transparent)]
+    TableSize(#[from] TableSize),
     /// The configured seed is not the one in force.
     #[error(
         "kernel.hash_seed differs from the seed kept with the pins ({}): open connections depend on it. Set \
@@ -165,6 +169,18 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Whether what is pinned and the config contradict each other: whatever runs here next with this config refuses.
+    pub fn is_contradiction(&self) -> bool {
+        matches!(
+            self,
+            Self::Layout { .. }
+                | Self::OtherLayout { .. }
+                | Self::MissingMap { .. }
+                | Self::TableSize(_)
+                | Self::Seed { .. }
+        )
+    }
+
     pub(super) fn file(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { path, doing, source }

@@ -42,10 +42,10 @@ impl Kind {
         aya_obj::Map::new_from_params(MapType::Array as u32, 4, self.value_size, entries, flags)
     }
 
-    /// The pins of all inner maps.
-    pub(super) fn pinned(self, dir: &BpfDir) -> Result<Vec<PathBuf>, KernelError> {
+    /// The pins of all inner maps, each with its table.
+    pub(super) fn pinned(self, dir: &BpfDir) -> Result<Vec<(u32, PathBuf)>, KernelError> {
         let names = bpffs::names(&dir.path().join(self.pins))?;
-        Ok(names.iter().filter(|name| parse(name).is_some()).map(|name| dir.pin(self.pins, name)).collect())
+        Ok(names.iter().filter_map(|name| Some((parse(name)?.0, dir.pin(self.pins, name)))).collect())
     }
 }
 

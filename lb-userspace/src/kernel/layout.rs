@@ -1,6 +1,7 @@
 //! Whether this build can take over what is pinned. Every map is looked at before anything is changed: what does not fit
 //! is refused by name, and what is attached goes on forwarding as it was.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aya::maps::{MapData, MapInfo, MapType};
@@ -10,9 +11,9 @@ use lb_common::{flow_table, limits, names};
 
 use super::bpffs::{self, BpfDir};
 use super::error::KernelError;
-use super::inner;
 use super::load::Settings;
 use super::syscall::Map;
+use super::{buckets, inner};
 
 /// The way past maps that do not fit, where there is no other.
 const CLEANUP: &str = "stop sluice and run `sluice cleanup` (ends open connections)";
@@ -38,11 +39,20 @@ pub(super) fn check(
             check_unused(dir, name)?;
         }
     }
+    let mut sizes = BTreeMap::new();
     for kind in inner::Kind::ALL {
         let needed = Needed { entries: None, ..Needed::of(&kind.definition(1)) };
-        for pin in kind.pinned(dir)? {
-            compare(kind.name, pin, needed, settings)?;
+        for (table, pin) in kind.pinned(dir)? {
+            let entries = compare(kind.name, pin, needed, settings)?;
+            if kind.name == names::MAP_TABLES {
+                sizes.insert(table, entries);
+            }
         }
+    }
+    if [names::MAP_SERVICES, names::MAP_SERVICE_BUCKETS].iter().all(|name| pinned.contains(name)) {
+        let maps = &dir.path().join(bpffs::MAPS);
+        let services = buckets::look(names::MAP_SERVICES, names::MAP_SERVICE_BUCKETS, maps)?;
+        settings.tables.check(&services.into_iter().collect(), &sizes)?;
     }
     Ok(pinned)
 }
@@ -131,12 +141,13 @@ fn needed(object: &Object, name: &str, settings: &Settings<'_>) -> Result<Needed
     Ok(configured.map_or(needed, |(_, entries)| Needed { entries: Some(entries), ..needed }))
 }
 
+/// The entries of a map that is as it has to be.
 fn compare(
     name: &'static str,
     path: PathBuf,
     needed: Needed,
     settings: &Settings<'_>,
-) -> Result<(), KernelError> {
+) -> Result<u32, KernelError> {
     let fault = |error: &(dyn std::error::Error + 'static)| KernelError::map(name, error);
     let found = MapInfo::from_pin(&path).map_err(|error| fault(&error))?;
     let kind = found.map_type().map_err(|error| fault(&error))? as u32;
@@ -148,7 +159,7 @@ fn compare(
         ("capacity", found.max_entries(), needed.entries.unwrap_or(found.max_entries())),
     ];
     let Some((what, pinned, needed)) = facts.into_iter().find(|(_, pinned, needed)| pinned != needed) else {
-        return Ok(());
+        return Ok(found.max_entries());
     };
     let (pinned, needed, cure) = match name {
         names::MAP_FLOWS if what == "capacity" => {

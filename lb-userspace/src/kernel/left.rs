@@ -10,7 +10,7 @@ use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
 use super::flows::Flows;
 use super::inner::{self, MapOfMaps};
-use super::load::Settings;
+use super::load::{Settings, pinned_seed};
 use super::syscall::Batch;
 use super::table::Table;
 use super::{buckets, layout, maps};
@@ -28,18 +28,29 @@ pub struct Left {
     pub by_service: HashMap<u32, u64>,
 }
 
+/// Whether a daemon with these settings could take over what is pinned, if anything is. Changes nothing.
+///
+/// # Errors
+/// What that daemon would refuse, or there is no right to look.
+pub fn fits(settings: &Settings<'_>) -> Result<(), KernelError> {
+    look(settings).map(drop)
+}
+
+fn look(settings: &Settings<'_>) -> Result<Option<BpfDir>, KernelError> {
+    let Some(dir) = BpfDir::look(settings.bpf_dir)? else { return Ok(None) };
+    let object =
+        Object::parse(settings.object).map_err(|error| KernelError::Object { reason: words(&error) })?;
+    let pinned = layout::check(&dir, &object, settings)?;
+    pinned_seed(&dir, settings.hash_seed)?;
+    Ok((pinned.len() == names::MAPS.len()).then_some(dir))
+}
+
 /// Looks at what is pinned under `bpf_dir`; `None`: nothing is. Changes nothing.
 ///
 /// # Errors
 /// What a daemon with these settings would refuse.
 pub fn left(settings: &Settings<'_>) -> Result<Option<Left>, KernelError> {
-    let Some(dir) = BpfDir::look(settings.bpf_dir)? else { return Ok(None) };
-    let object =
-        Object::parse(settings.object).map_err(|error| KernelError::Object { reason: words(&error) })?;
-    let pinned = layout::check(&dir, &object, settings)?;
-    if pinned.len() < names::MAPS.len() {
-        return Ok(None);
-    }
+    let Some(dir) = look(settings)? else { return Ok(None) };
     let failed = |error: PlaneError| KernelError::Map { map: error.object, reason: error.reason };
     let maps = &dir.path().join(bpffs::MAPS);
     let mut left = Left::default();

@@ -20,10 +20,12 @@ use super::layout;
 use super::links;
 use super::maps::Tables;
 use super::syscall::{self, Map};
+use crate::config::Config;
+use crate::controller::table_sizes::TableSizes;
 use crate::model::Plane;
 
 /// What the kernel planes are opened with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings<'a> {
     /// Where everything is pinned.
     pub bpf_dir: &'a Path,
@@ -33,11 +35,25 @@ pub struct Settings<'a> {
     pub backends: u32,
     /// The hash seed; `None`: the pinned one, else a random one.
     pub hash_seed: Option<Seed>,
+    /// The sizes of the Maglev tables.
+    pub tables: TableSizes,
     /// The kernel object.
     pub object: &'a [u8],
 }
 
-impl Settings<'_> {
+impl<'a> Settings<'a> {
+    /// Those of a config.
+    pub fn of(config: &'a Config, object: &'a [u8]) -> Self {
+        Self {
+            bpf_dir: &config.daemon.bpf_dir,
+            flows: config.kernel.flows,
+            backends: config.kernel.backends,
+            hash_seed: config.kernel.hash_seed,
+            tables: TableSizes::of(config),
+            object,
+        }
+    }
+
     /// The maps whose size follows from the config, with their entries.
     pub(super) fn sizes(&self) -> [(&'static str, u32); 8] {
         let buckets = flow_table::buckets(self.flows);
@@ -116,7 +132,7 @@ impl KernelPlane {
 }
 
 /// The seed that is kept with the pins.
-fn pinned_seed(dir: &BpfDir, configured: Option<Seed>) -> Result<Option<Seed>, KernelError> {
+pub(super) fn pinned_seed(dir: &BpfDir, configured: Option<Seed>) -> Result<Option<Seed>, KernelError> {
     let name = names::MAP_SEED;
     let path = dir.pin(bpffs::MAPS, name);
     if !path.try_exists().map_err(KernelError::file(&path, "look for"))? {

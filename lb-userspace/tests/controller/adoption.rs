@@ -6,6 +6,7 @@ use std::time::Duration;
 use lb_common::Slot;
 use lb_userspace::controller::StartError;
 use lb_userspace::controller::request::BackendChange;
+use lb_userspace::controller::table_sizes::TableSize;
 use lb_userspace::data_plane::kernel::{KernelState, Sweep};
 use lb_userspace::data_plane::recorder::KernelRecorder;
 
@@ -160,7 +161,7 @@ async fn another_table_size_is_refused_by_name() {
     let Err(error) = World::with(&WEB.replace("table_size = 13", "table_size = 17"), kernel.clone()) else {
         panic!("a table of another size was taken over")
     };
-    assert!(matches!(error, StartError::TableSize { pinned: 13, configured: 17, .. }));
+    assert!(matches!(error, StartError::TableSize(TableSize { pinned: 13, configured: 17, .. })));
     assert!(error.to_string().contains("pool \"web\""), "{error}");
     assert_eq!(kernel.state(), state);
 }

@@ -22,6 +22,7 @@ use lb_userspace::admin::api::{Weight, backend_path};
 use lb_userspace::admin::client::Client;
 use lb_userspace::config::{Config, environment};
 use lb_userspace::controller::apply::Confirmed;
+use lb_userspace::controller::table_sizes::TableSizes;
 use lb_userspace::data_plane::kernel::{KernelState, KernelTables};
 use lb_userspace::kernel::{KernelPlane, Settings};
 use serde::Serialize;
@@ -207,6 +208,7 @@ impl Daemon {
             flows: config.kernel.flows,
             backends: config.kernel.backends,
             hash_seed: None,
+            tables: TableSizes::default(),
             object: &object,
         };
         let (KernelPlane { mut tables, .. }, _) = KernelPlane::open(&settings)?;

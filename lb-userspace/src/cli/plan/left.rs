@@ -19,13 +19,7 @@ use crate::model::{Pool, Service};
 /// A daemon with this config would refuse it, or there is no right to look.
 pub(super) fn look(config: &Config) -> Result<Option<Left>, Failure> {
     let Some(object) = object::object() else { return Ok(None) };
-    Ok(kernel::left(&Settings {
-        bpf_dir: &config.daemon.bpf_dir,
-        flows: config.kernel.flows,
-        backends: config.kernel.backends,
-        hash_seed: config.kernel.hash_seed,
-        object,
-    })?)
+    Ok(kernel::left(&Settings::of(config, object))?)
 }
 
 /// What the config adds to it and takes from it. Pure.

@@ -1,6 +1,6 @@
 //! Whether there are kernel planes, and with what they begin.
 
-use crate::config::{Config, Interfaces, PlaneChoice};
+use crate::config::{Config, PlaneChoice};
 use crate::kernel::{self, KernelError, KernelPlane, Settings, Unavailable, object};
 
 use super::Failure;
@@ -11,7 +11,7 @@ use crate::cli::cleanup;
 /// # Errors
 /// A forced plane cannot be had, or what an earlier daemon pinned does not fit.
 pub(super) fn open(config: &Config) -> Result<Result<KernelPlane, String>, Failure> {
-    let choice = choice(config);
+    let choice = config.kernel.strictest();
     let forced = matches!(choice, PlaneChoice::Force(_));
     let object = match kernel::available(choice, object::object()) {
         Ok(object) => object,
@@ -25,14 +25,7 @@ pub(super) fn open(config: &Config) -> Result<Result<KernelPlane, String>, Failu
             return Ok(Err(unavailable.to_string()));
         }
     };
-    let settings = Settings {
-        bpf_dir: &config.daemon.bpf_dir,
-        flows: config.kernel.flows,
-        backends: config.kernel.backends,
-        hash_seed: config.kernel.hash_seed,
-        object,
-    };
-    match KernelPlane::open(&settings) {
+    match KernelPlane::open(&Settings::of(config, object)) {
         Ok((plane, adopted)) => {
             if !adopted.links.is_empty() {
                 tracing::info!(links = adopted.links.len(), "programs of an earlier daemon are attached");
@@ -46,16 +39,6 @@ pub(super) fn open(config: &Config) -> Result<Result<KernelPlane, String>, Failu
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// The plane of the config; with a list of interfaces the strictest of theirs.
-fn choice(config: &Config) -> PlaneChoice {
-    let Interfaces::List(listed) = &config.kernel.interfaces else { return config.kernel.plane };
-    let choices = || listed.iter().map(|interface| interface.plane);
-    choices()
-        .find(|choice| matches!(choice, PlaneChoice::Force(_)))
-        .or_else(|| choices().find(|choice| *choice == PlaneChoice::Auto))
-        .unwrap_or(PlaneChoice::Off)
 }
 
 /// Programs of an earlier daemon would go on taking the packets of services that are proxied now.

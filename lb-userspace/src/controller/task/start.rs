@@ -23,6 +23,7 @@ use crate::controller::ids::Part;
 use crate::controller::kernel_state::{Identities, pools_by_listen};
 use crate::controller::newcomers::Newcomers;
 use crate::controller::placement::Placement;
+use crate::controller::table_sizes::{TableSize, TableSizes};
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::{KernelState, KernelTables};
 use crate::data_plane::proxy::ProxyPlane;
@@ -36,20 +37,8 @@ pub enum StartError {
     #[error(transparent)]
     Plane(#[from] PlaneError),
     /// The size of a table is fixed while flows depend on it.
-    #[error(
-        "pool {pool:?}: table_size is {configured}, but the pinned table {table} has {pinned} slots (hint: write \
-         table_size = {pinned}, or run `sluice cleanup`, which drops the table with its flows)"
-    )]
-    TableSize {
-        /// The pool.
-        pool: String,
-        /// The table's number.
-        table: u32,
-        /// Slots in the maps.
-        pinned: usize,
-        /// Slots in the config.
-        configured: u32,
-    },
+    #[error(transparent)]
+    TableSize(#[from] TableSize),
     /// A service that only the kernel planes may serve.
     #[error("service {service:?}: {reason} (hint: write fallback = \"proxy\")")]
     Refused {
@@ -233,17 +222,9 @@ fn takes_new(kernel: &Kernel, pool: &str, address: SocketAddr) -> Option<bool> {
 
 fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, StartError> {
     let confirmed = Confirmed::adopt(tables.read_back(&KernelState::default())?, tables.now());
+    let sizes = confirmed.applied.tables.iter().map(|(table, slots)| (*table, slots.len() as u32)).collect();
+    TableSizes::of(config).check(&confirmed.applied.services, &sizes)?;
     let identities = Identities::adopt(&confirmed.applied, config);
-    for pool in &config.pools {
-        for part in Part::ALL {
-            let Some(table) = identities.table(&pool.name, part) else { continue };
-            let pinned = confirmed.tables.get(&table).map_or(0, |table| table.slots().len());
-            if pinned != pool.table_size as usize {
-                let (pool, configured) = (pool.name.clone(), pool.table_size);
-                return Err(StartError::TableSize { pool, table, pinned, configured });
-            }
-        }
-    }
     // Ids that only flow entries name must not be given out again.
     let sweep = tables.sweep(tables.now())?;
     if !confirmed.applied.services.is_empty() {
