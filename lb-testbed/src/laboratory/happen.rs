@@ -115,15 +115,28 @@ impl Laboratory {
         })
     }
 
-    fn remove_drained(&self) -> anyhow::Result<Aftermath> {
+    /// Ends who has left, as an operator does who took it out, and starts another in its place. Its end of flows that were cut
+    /// is open still: a client that came with the port of one would be challenged (RFC 5961), and try again after a
+    /// second.
+    fn renew(&mut self, left: impl IntoIterator<Item = usize>) -> anyhow::Result<()> {
+        for server in left {
+            let server = &mut self.bed.servers[server];
+            server.kill();
+            server.resume()?;
+        }
+        Ok(())
+    }
+
+    fn remove_drained(&mut self) -> anyhow::Result<Aftermath> {
         let end = self.drain(BACKENDS - 1)?;
         self.pass(DRAIN / 2)?;
         self.serve_by(&[0, 1])?;
         self.all_have_left()?;
+        self.renew([BACKENDS - 1])?;
         Ok(Aftermath::ends([end].into()))
     }
 
-    fn replace_all(&self) -> anyhow::Result<Aftermath> {
+    fn replace_all(&mut self) -> anyhow::Result<Aftermath> {
         let mut members: Vec<usize> = (0..BACKENDS).collect();
         let mut ends = BTreeMap::new();
         let mut young = None;
@@ -139,6 +152,7 @@ impl Laboratory {
             self.serve_by(&members)?;
         }
         self.all_have_left()?;
+        self.renew(0..BACKENDS)?;
         Ok(Aftermath { young, ..Aftermath::ends(ends) })
     }
 
