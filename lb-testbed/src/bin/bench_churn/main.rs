@@ -1,7 +1,6 @@
 //! Backends come and go, the daemon comes and goes: `cargo xtask bench churn`.
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -54,18 +53,11 @@ fn plane(text: &str) -> Result<Plane, String> {
     known.into_iter().find(|plane| plane.to_string() == text).ok_or_else(|| "tc, xdp or proxy".to_owned())
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let outcome = match &arguments.role {
+    match &arguments.role {
         Some(Role::Serve { id, address }) => process::serve(id, *address),
         None => measure(&arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 
