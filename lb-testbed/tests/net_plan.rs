@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use aya::maps::{Array, Map, MapData};
 use lb_common::layout::LAYOUT;
 use lb_common::names;
 use lb_testbed::bed::{Bed, Setup};
+use lb_testbed::object;
 use lb_testbed::process::succeeded;
 use lb_testbed::snapshot::{Objects, Snapshot};
+use lb_userspace::config::{Config, Environment};
+use lb_userspace::data_plane::kernel::KernelState;
+use lb_userspace::kernel::{self, Settings};
 use lb_userspace::model::Plane;
 use lb_userspace::model::plan::{Fate, Plan};
+use std::collections::BTreeMap;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const FLOWS: u64 = 30;
@@ -24,17 +29,26 @@ fn without_a_daemon_the_pins_tell_what_would_change() -> anyhow::Result<()> {
     bed.sluice.start()?;
     let flows = bed.long(FLOWS, None)?;
     let gone = bed.servers[0].address();
+    // Another weight for the first backend, none of the last one's servers, other time-outs.
+    let all = bed.config(&[100; 6]);
+    let weights = (0..4).map(|server| (server, if server < 2 { 50 } else { 100 }));
+    let other = bed.config_of(weights).replace(
+        "tracking = \"always\"",
+        "tracking = \"always\"\ntimeouts = { established = \"20m\", half_open = \"500ms\" }",
+    );
+    bed.sluice.write_config(&other)?;
+    let asked = plan(&bed)?;
+    ensure!(asked.running && asked.pools.len() == 1, "{asked:?}");
+    bed.sluice.write_config(&all)?;
     ensure!(bed.sluice.stop(DEADLINE)?.success(), "{}", bed.sluice.log());
     let before = (Objects::pinned(&bed.sluice.bpf_dir())?, Snapshot::of(&bed.topology.lb)?);
     let printed = succeeded(bed.sluice.with_config(&["plan"])?)?;
     ensure!(printed.contains("left in the kernel") && printed.contains("nothing would change"), "{printed}");
 
     // Without the first backend's two servers, and with another port on the IPv6 VIP.
-    let all = bed.config(&[100; 6]);
     let less = bed.config_of((2..6).map(|server| (server, 100))).replace("]:80\"", "]:81\"");
     bed.sluice.write_config(&less)?;
-    let printed = succeeded(bed.sluice.with_config(&["plan", "--json"])?)?;
-    let plan: Plan = serde_json::from_str(&printed)?;
+    let plan = plan(&bed)?;
     ensure!(!plan.running && plan.left, "{plan:?}");
     let services: Vec<_> =
         plan.services.iter().map(|service| (service.name.as_str(), service.fate)).collect();
@@ -81,9 +95,75 @@ fn without_a_daemon_the_pins_tell_what_would_change() -> anyhow::Result<()> {
 
     let after = (Objects::pinned(&bed.sluice.bpf_dir())?, Snapshot::of(&bed.topology.lb)?);
     ensure!(before == after, "{:?}, then {:?}", before.0, after.0);
+
+    // The same as the daemon has said, and as the next one does.
+    bed.sluice.write_config(&other)?;
+    let looked = self::plan(&bed)?;
+    let counted = |plan: &Plan| {
+        plan.pools.iter().map(|pool| (pool.slots, pool.moved, pool.moved_when_up)).collect::<Vec<_>>()
+    };
+    ensure!(counted(&looked) == counted(&asked), "{looked:?}, and {asked:?}");
+    let fates = |plan: &Plan| {
+        plan.pools[0]
+            .backends
+            .iter()
+            .map(|backend| (backend.address, backend.fate))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let (said, found) = (fates(&asked), fates(&looked));
+    ensure!(said.iter().all(|(address, fate)| found.get(address) == Some(fate)), "{looked:?}, and {asked:?}");
+    let lines = asked.changes.iter().filter(|line| line.contains("timeouts."));
+    ensure!(lines.eq(&looked.changes) && looked.changes.len() == 2, "{looked:?}, and {asked:?}");
+    ensure!(looked.services.len() == 1 && asked.services.len() == 1, "{looked:?}, and {asked:?}");
+    let weighed = looked.pools[0].backends.iter().find(|backend| backend.address == gone).cloned();
+    let weighed = weighed.map(|backend| (backend.fate, backend.after, backend.slots));
+    let Some((Fate::Changed, Some(50), Some((before, then)))) = weighed else { anyhow::bail!("{looked:?}") };
+
+    let tables = pinned(&bed, &other)?;
+    bed.sluice.start()?;
+    ensure!(bed.sluice.stop(DEADLINE)?.success(), "{}", bed.sluice.log());
+    let started = pinned(&bed, &other)?;
+    let mut moved = 0;
+    for (number, slots) in &tables.tables {
+        let now = started.tables.get(number).context("a table is gone")?;
+        moved +=
+            slots.iter().zip(now.iter()).filter(|(old, new)| old.current() != new.current()).count() as u64;
+    }
+    ensure!(looked.pools[0].moved == Some(moved) && moved > 0, "{moved} moved, {looked:?}");
+    let of = |state: &KernelState| -> u64 {
+        let ids: Vec<_> = state
+            .endpoints
+            .iter()
+            .filter(|(key, _)| key.socket() == gone)
+            .map(|(_, endpoint)| endpoint.backend)
+            .collect();
+        state
+            .tables
+            .values()
+            .flat_map(|slots| slots.iter())
+            .filter(|slot| ids.contains(&slot.current()))
+            .count() as u64
+    };
+    ensure!((of(&tables), of(&started)) == (before, then), "{looked:?}");
+    let printed = succeeded(bed.sluice.with_config(&["plan"])?)?;
+    ensure!(printed.contains("nothing would change"), "{printed}");
+
     bed.sluice.write_config(&all)?;
     bed.sluice.start()?;
     let flows = flows.finish()?;
     ensure!(flows.broken == 0, "{flows}");
     Ok(())
+}
+
+fn plan(bed: &Bed) -> anyhow::Result<Plan> {
+    Ok(serde_json::from_str(&succeeded(bed.sluice.with_config(&["plan", "--json"])?)?)?)
+}
+
+/// What is in the maps while no daemon runs that has them.
+fn pinned(bed: &Bed, config: &str) -> anyhow::Result<KernelState> {
+    let (config, object) = (Config::parse("test", config, &Environment::new()), object::bytes()?);
+    let config = config.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    let bpf_dir = bed.sluice.bpf_dir();
+    let left = kernel::left(&Settings { bpf_dir: &bpf_dir, ..Settings::of(&config, &object) })?;
+    Ok(left.context("nothing is pinned")?.state)
 }

@@ -7,6 +7,7 @@
 //! in `slots`, and what goes on by itself afterwards in `maintain`. All of that is pure or called with the
 //! plane it needs; only `task` reads clocks and waits.
 
+pub mod adoption;
 pub mod apply;
 pub mod assignment;
 pub mod damper;

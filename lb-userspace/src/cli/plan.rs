@@ -1,17 +1,21 @@
 //! `sluice plan`: what a config file would change.
 
+mod entries;
 mod left;
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 
 use crate::admin::api::PlanRequest;
 use crate::admin::client::{Client, ClientError};
 use crate::config::{self, Config};
+use crate::controller::desired::Clock;
 use crate::model::Plane;
 use crate::model::plan::{BackendPlan, Fate, Flows, Plan, PoolPlan, ServicePlan};
+use crate::state::Store;
 
 use super::output::{plain, print, print_json};
 use super::{Failure, runtime};
@@ -25,7 +29,11 @@ pub fn plan(socket: &Path, file: &Path, json: bool) -> Result<(), Failure> {
     let answer = runtime()?.block_on(Client::new(socket).post("/api/v1/plan", &asked));
     let plan = match answer {
         Err(ClientError::NoDaemon(_)) => match left::look(&config)? {
-            Some(left) => left::compare(&config, &left),
+            Some(left) => {
+                let overrides = Store::look(&config.daemon.state_dir);
+                let clock = Clock { wall: SystemTime::now(), process: Instant::now() };
+                left::compare(&config, &left, &overrides, clock)
+            }
             None => first_start(&config),
         },
         answer => answer?,
@@ -54,6 +62,7 @@ fn first_start(config: &Config) -> Plan {
                 fate: Fate::Added,
                 before: None,
                 after: Some(backend.weight),
+                slots: None,
                 flows: None,
             })
             .collect(),
@@ -75,7 +84,8 @@ pub fn render(plan: &Plan) -> String {
     let mut text = String::new();
     if plan.left {
         text.push_str(
-            "no daemon runs: compared with what an earlier one has left in the kernel, which does not tell weights\n",
+            "no daemon runs: compared with what an earlier one has left in the kernel, which tells of weights no \
+             more than slots\n",
         );
     } else if !plan.running {
         text.push_str("no daemon runs, and none has left anything in the kernel: compared with nothing\n");
@@ -147,6 +157,9 @@ fn slots(pool: &PoolPlan) -> String {
 
 fn backend_words(backend: &BackendPlan) -> String {
     match (backend.before, backend.after, backend.flows) {
+        (None, Some(after), _) if let Some((before, then)) = backend.slots => {
+            format!(": weight {after}, {before} -> {then} slots")
+        }
         (Some(before), Some(after), _) => format!(": weight {before} -> {after}"),
         (None, Some(after), _) => format!(": weight {after}"),
         (_, None, Some(flows)) => {

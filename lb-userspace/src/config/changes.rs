@@ -175,6 +175,7 @@ fn service(service: &Service) -> Settings {
         ("timeouts.established", time(service.timeouts.established)),
         ("timeouts.closing", time(service.timeouts.closing)),
         ("timeouts.half_open", time(service.timeouts.half_open)),
+        ("timeouts.udp", time(service.timeouts.udp)),
     ]
     .into()
 }

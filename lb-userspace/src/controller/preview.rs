@@ -73,11 +73,11 @@ pub fn preview(view: &View<'_>) -> Plan {
 }
 
 /// The tables by pool and part.
-type Tables = BTreeMap<(String, Part), Slots>;
+pub type Tables = BTreeMap<(String, Part), Slots>;
 
 impl Kernel<'_> {
-    /// The tables that a side would have, everything applied.
-    fn tables(&self, side: Side<'_>) -> Tables {
+    /// What a side would have in the maps, everything applied, and who is who there.
+    pub fn desired(&self, side: Side<'_>) -> (KernelState, Identities) {
         let is_kernel =
             |service: &&Service| side.placements.get(&service.name).is_some_and(Placement::is_kernel);
         let served: Vec<_> = side.config.services.iter().filter(is_kernel).collect();
@@ -93,6 +93,12 @@ impl Kernel<'_> {
             }
             confirmed = Confirmed::adopt(state.clone(), 0);
         }
+        (state, identities)
+    }
+
+    /// The tables that a side would have.
+    pub fn tables(&self, side: Side<'_>) -> Tables {
+        let (state, identities) = self.desired(side);
         let pools = side.config.pools.iter();
         let parts = pools.flat_map(|pool| Part::ALL.map(|part| (pool.name.clone(), part)));
         let slots = |(pool, part): (String, Part)| {
@@ -103,7 +109,7 @@ impl Kernel<'_> {
     }
 
     /// The slots of a pool's tables now, and how many have another current backend in `tables`.
-    fn moved(&self, pool: &str, tables: &Tables) -> (u64, u64) {
+    pub fn moved(&self, pool: &str, tables: &Tables) -> (u64, u64) {
         let mut counts = (0, 0);
         for part in Part::ALL {
             let number = self.identities.table(pool, part);
@@ -144,7 +150,7 @@ fn pool(view: &View<'_>, name: &str, at_once: &Tables, up: &Tables) -> Option<Po
 }
 
 /// The backends of a pool that new flows may go to, by address.
-fn present<'f>(fold: &'f Fold, pool: &str) -> BTreeMap<SocketAddr, &'f Judged> {
+pub fn present<'f>(fold: &'f Fold, pool: &str) -> BTreeMap<SocketAddr, &'f Judged> {
     let judged = fold.get(pool).into_iter().flatten().filter(|judged| judged.leaving.is_none());
     judged.map(|judged| (judged.member.address, judged)).collect()
 }
@@ -162,7 +168,7 @@ fn backends(view: &View<'_>, pool: &str) -> Vec<BackendPlan> {
             (Some(_), Some(_)) => return None,
         };
         let flows = (fate == Fate::Removed).then(|| backend_flows(view, pool, address));
-        Some(BackendPlan { address, fate, before, after, flows })
+        Some(BackendPlan { address, fate, before, after, slots: None, flows })
     });
     compared.collect()
 }

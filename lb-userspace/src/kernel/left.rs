@@ -1,10 +1,9 @@
 //! What an earlier daemon has left pinned, only looked at: for who compares with it while no daemon runs.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use aya_obj::Object;
-use lb_common::{Backend, BackendId, Endpoint, Flow, HalfOpen, Service, Slot, SocketKey, names, ticks};
+use lb_common::{Backend, Endpoint, Flow, HalfOpen, Service, Slot, SocketKey, names, ticks};
 
 use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
@@ -15,17 +14,17 @@ use super::syscall::Batch;
 use super::table::Table;
 use super::{buckets, layout, maps};
 use crate::data_plane::PlaneError;
-use crate::data_plane::kernel::{FlowTables as _, KernelState, TrackedFlow};
+use crate::data_plane::kernel::{FlowTables as _, KernelState, Sweep, TrackedFlow};
 
 /// What is left.
 #[derive(Clone, Debug, Default)]
 pub struct Left {
     /// Services, endpoints, backends and tables; nothing of the network.
     pub state: KernelState,
-    /// Live entries of flows, by backend.
-    pub by_backend: HashMap<BackendId, u64>,
-    /// The same by service index.
-    pub by_service: HashMap<u32, u64>,
+    /// Live entries of flows by backend and by service, and nothing else of a sweep.
+    pub sweep: Sweep,
+    /// When it was looked at, in ticks.
+    pub now: u32,
 }
 
 /// Whether a daemon with these settings could take over what is pinned, if anything is. Changes nothing.
@@ -74,7 +73,7 @@ pub fn left(settings: &Settings<'_>) -> Result<Option<Left>, KernelError> {
             state.tables.insert(table, Arc::new(words.into_iter().map(Slot).collect()));
         }
     }
-    let now = maps::now();
+    let (now, sweep) = (maps::now(), &mut left.sweep);
     // The seed says where a flow is to be looked for, and all are.
     let flows = Flows::open(maps, [0, 0])?;
     let scanned = flows.scan(&mut |key, flow| {
@@ -87,9 +86,10 @@ pub fn left(settings: &Settings<'_>) -> Result<Option<Left>, KernelError> {
             }
             _ => return,
         };
-        *left.by_backend.entry(backend).or_default() += 1;
-        *left.by_service.entry(key.service.index()).or_default() += 1;
+        *sweep.by_backend.entry(backend).or_default() += 1;
+        *sweep.by_service.entry(key.service.index()).or_default() += 1;
     });
     scanned.map_err(failed)?;
+    left.now = now;
     Ok(Some(left))
 }

@@ -60,9 +60,9 @@ pub struct PoolPlan {
     pub fate: Fate,
     /// Those that change.
     pub backends: Vec<BackendPlan>,
-    /// Slots of its tables in the kernel planes that stay as large as they are; null: no daemon runs, and none has left any.
+    /// Slots of its tables in the kernel planes; null: no daemon runs, and none has left any.
     pub slots: Option<u64>,
-    /// How many of them get another current backend at once. Their flows stay where they are. Null: no daemon runs.
+    /// How many of them get another current backend at once. Their flows stay where they are. Null: as `slots`.
     pub moved: Option<u64>,
     /// How many do when the health checks have found all new backends up.
     pub moved_when_up: Option<u64>,
@@ -79,6 +79,9 @@ pub struct BackendPlan {
     pub before: Option<u16>,
     /// Its weight then.
     pub after: Option<u16>,
+    /// Where no daemon runs that knew the weight before: the slots that lead to it now, and that would.
+    #[serde(default)]
+    pub slots: Option<(u64, u64)>,
     /// Its flows, where it goes: they stay until they end or the drain time-out passes.
     pub flows: Option<Flows>,
 }

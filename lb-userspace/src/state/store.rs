@@ -102,6 +102,14 @@ impl Store {
         }
     }
 
+    /// What a start would find in a directory, which it leaves as it is; nothing where that would be refused.
+    pub fn look(path: &Path) -> Vec<Override> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).ok();
+        let bytes = Self { path: path.to_owned(), directory, unread: true }.bytes();
+        bytes.ok().flatten().and_then(|bytes| format::decode(&bytes).ok()).unwrap_or_default()
+    }
+
     /// The file's path.
     pub fn file(&self) -> PathBuf {
         self.path.join(FILE)

@@ -1,7 +1,6 @@
 //! How the controller begins: it takes over what a previous daemon left, and waits for the first health
 //! checks before it touches anything. Until a backend has been checked, its last state counts.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,11 @@ use super::keep::clock;
 use super::planes::{Kernel, Proxy};
 use super::{Controller, now};
 use crate::config::{Config, Interfaces};
+use crate::controller::adoption;
 use crate::controller::apply::Confirmed;
 use crate::controller::damper::Damper;
 use crate::controller::desired::{Fold, Pools};
-use crate::controller::ids::Part;
-use crate::controller::kernel_state::{Identities, pools_by_listen};
+use crate::controller::kernel_state::Identities;
 use crate::controller::newcomers::Newcomers;
 use crate::controller::placement::Placement;
 use crate::controller::table_sizes::{TableSize, TableSizes};
@@ -115,14 +114,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             self.pools.dismiss(now, |_, _| false);
             return;
         };
-        let served = served(&kernel.confirmed.applied, &self.config);
-        self.pools.dismiss(now, |pool, address| served.contains(&(pool, address)));
-        for (pool, address) in served {
-            self.pools.adopt_leaving(pool, address, now);
-            if takes_new(kernel, pool, address) == Some(true) {
-                self.pools.adopt_up(pool, address);
-            }
-        }
+        adoption::adopt(&mut self.pools, &self.config, &kernel.confirmed, &kernel.identities, now);
     }
 
     /// Waits for what the first plan needs.
@@ -191,7 +183,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 
     fn was_up(&self, pool: &str, address: SocketAddr) -> bool {
-        self.kernel.as_ref().ok().and_then(|kernel| takes_new(kernel, pool, address)).unwrap_or(true)
+        let known =
+            |kernel: &Kernel| adoption::takes_new(&kernel.confirmed, &kernel.identities, pool, address);
+        self.kernel.as_ref().ok().and_then(known).unwrap_or(true)
     }
 }
 
@@ -207,17 +201,6 @@ pub(super) fn has_way(
     let is_chosen = |name: &str| planes.iter().any(|known| known.interface == name);
     matches!(interfaces, Interfaces::List(_))
         || facts.links.get(&hop.ifindex).is_none_or(|link| is_chosen(&link.name))
-}
-
-/// Whether new flows go to a backend; `None`: nothing is known of its pool.
-fn takes_new(kernel: &Kernel, pool: &str, address: SocketAddr) -> Option<bool> {
-    let tables: Vec<_> = Part::ALL
-        .into_iter()
-        .filter_map(|part| kernel.confirmed.tables.get(&kernel.identities.table(pool, part)?))
-        .collect();
-    let ids: Vec<_> = kernel.identities.of(address).collect();
-    let is_current = tables.iter().any(|table| ids.iter().any(|id| table.holdings(*id).current > 0));
-    (!tables.is_empty()).then_some(is_current)
 }
 
 fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, StartError> {
@@ -237,11 +220,4 @@ fn adopt(mut tables: Box<dyn KernelTables>, config: &Config) -> Result<Kernel, S
         );
     }
     Ok(Kernel::new(tables, confirmed, identities, sweep))
-}
-
-/// The endpoints in the maps, each with the pool that it serves.
-fn served<'c>(applied: &KernelState, config: &'c Config) -> BTreeSet<(&'c str, SocketAddr)> {
-    let pools = pools_by_listen(config);
-    let endpoints = applied.endpoints.iter();
-    endpoints.filter_map(|(key, endpoint)| Some((*pools.get(&endpoint.vip)?, key.socket()))).collect()
 }
