@@ -87,7 +87,7 @@ async fn measure(name: &str, check: &Check, backends: u32, port: u16) {
     };
     let (sender, mut observed) = mpsc::channel(1024);
     let mut checker = Checker::start(sender, AT_ONCE);
-    checker.set_targets((0..backends).map(target).collect());
+    checker.set_targets((0..backends).map(target).collect::<Vec<_>>().into());
     let warm = tokio::time::Instant::now() + WARM_UP;
     while timeout_at(warm, observed.recv()).await.is_ok() {}
 

@@ -11,7 +11,7 @@ mod tls;
 mod udp;
 mod way;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,38 @@ pub struct Target {
     pub was_up: bool,
     /// How.
     pub health: model::Health,
+}
+
+/// All backends to check, by pool. The list of a pool that does not change stays the same object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets(BTreeMap<String, Arc<Vec<Target>>>);
+
+impl Targets {
+    /// Those of a pool.
+    pub fn of(&self, pool: &str) -> &[Target] {
+        self.0.get(pool).map(|targets| targets.as_slice()).unwrap_or_default()
+    }
+
+    /// Those of all pools.
+    pub fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.0.values().flat_map(|targets| targets.iter())
+    }
+}
+
+impl FromIterator<(String, Arc<Vec<Target>>)> for Targets {
+    fn from_iter<I: IntoIterator<Item = (String, Arc<Vec<Target>>)>>(pools: I) -> Self {
+        Self(pools.into_iter().collect())
+    }
+}
+
+impl From<Vec<Target>> for Targets {
+    fn from(targets: Vec<Target>) -> Self {
+        let mut pools: BTreeMap<String, Arc<Vec<Target>>> = BTreeMap::new();
+        for target in targets {
+            Arc::make_mut(pools.entry(target.pool.clone()).or_default()).push(target);
+        }
+        Self(pools)
+    }
 }
 
 /// Which of the questions about a backend this is.
@@ -77,7 +109,9 @@ pub struct Observation {
 pub struct Checker {
     observations: mpsc::Sender<Observation>,
     running: Arc<Semaphore>,
-    probes: HashMap<(String, SocketAddr, Role), Probe>,
+    targets: Targets,
+    /// By pool.
+    probes: HashMap<String, HashMap<(SocketAddr, Role), Probe>>,
     /// Who was checked for a suspicion, and when.
     suspected: HashMap<SocketAddr, Instant>,
 }
@@ -95,7 +129,8 @@ impl Checker {
     /// `observations` is full, and end when it is closed.
     pub fn start(observations: mpsc::Sender<Observation>, at_once: usize) -> Self {
         let running = Arc::new(Semaphore::new(at_once));
-        Self { observations, running, probes: HashMap::new(), suspected: HashMap::new() }
+        let (targets, probes, suspected) = (Targets::default(), HashMap::new(), HashMap::new());
+        Self { observations, running, targets, probes, suspected }
     }
 
     /// Checks these backends from now on and no others; of those with [`Check::None`] only the agent is asked, if
@@ -103,17 +138,28 @@ impl Checker {
     ///
     /// A backend that stays keeps its judgement; where its health config changed it is checked at once.
     /// Observations of a backend that left may still be in the channel.
-    pub fn set_targets(&mut self, targets: Vec<Target>) {
-        let mut wanted = HashMap::new();
-        for Target { pool, address, was_up, health } in targets {
-            if let Some(agent) = &health.agent {
-                wanted.insert((pool.clone(), address, Role::Agent), (was_up, model::Health::clone(agent)));
-            }
-            if health.check != Check::None {
-                wanted.insert((pool, address, Role::Check), (was_up, health));
+    pub fn set_targets(&mut self, targets: Targets) {
+        let last = std::mem::replace(&mut self.targets, targets.clone());
+        self.probes.retain(|pool, _| targets.0.contains_key(pool));
+        for (pool, targets) in targets.0 {
+            if last.0.get(&pool) != Some(&targets) {
+                self.set_pool(pool, &targets);
             }
         }
-        self.probes.retain(|backend, probe| {
+    }
+
+    fn set_pool(&mut self, pool: String, targets: &[Target]) {
+        let mut wanted = HashMap::new();
+        for Target { address, was_up, health, .. } in targets {
+            if let Some(agent) = &health.agent {
+                wanted.insert((*address, Role::Agent), (*was_up, model::Health::clone(agent)));
+            }
+            if health.check != Check::None {
+                wanted.insert((*address, Role::Check), (*was_up, health.clone()));
+            }
+        }
+        let probes = self.probes.entry(pool.clone()).or_default();
+        probes.retain(|backend, probe| {
             let Some((_, health)) = wanted.remove(backend) else { return false };
             probe.health.send_if_modified(|old| {
                 let changed = *old != health;
@@ -122,7 +168,7 @@ impl Checker {
             });
             true
         });
-        for ((pool, address, role), (was_up, health)) in wanted {
+        for ((address, role), (was_up, health)) in wanted {
             let (sender, health) = watch::channel(health);
             let (loser, lost) = watch::channel(String::new());
             let task = Task {
@@ -136,7 +182,7 @@ impl Checker {
                 observations: self.observations.clone(),
             };
             let task = AbortOnDropHandle::new(tokio::spawn(task.run(probe::probe)));
-            self.probes.insert((pool, address, role), Probe { health: sender, lost: loser, _task: task });
+            probes.insert((address, role), Probe { health: sender, lost: loser, _task: task });
         }
     }
 
@@ -164,18 +210,16 @@ impl Checker {
             return;
         }
         self.suspected.insert(backend, Instant::now());
-        for ((_, address, role), probe) in &self.probes {
-            if *address == backend && *role == Role::Check {
-                // A config that is as it was.
-                probe.health.send_modify(|_| ());
-            }
+        for probe in self.probes.values().filter_map(|probes| probes.get(&(backend, Role::Check))) {
+            // A config that is as it was.
+            probe.health.send_modify(|_| ());
         }
     }
 
     fn checked_at(&self, host: IpAddr) -> impl Iterator<Item = &Probe> {
-        let probes = self.probes.iter();
-        let here = probes
-            .filter(move |((_, address, _), probe)| probe.health.borrow().endpoint(*address).ip() == host);
+        let probes = self.probes.values().flatten();
+        let here =
+            probes.filter(move |((address, _), probe)| probe.health.borrow().endpoint(*address).ip() == host);
         here.map(|(_, probe)| probe)
     }
 }
@@ -205,7 +249,7 @@ mod tests {
         let port = held.local_addr().unwrap().port();
         let (sender, mut observations) = mpsc::channel(64);
         let mut checker = Checker::start(sender, 4);
-        checker.set_targets(vec![target(port)]);
+        checker.set_targets(vec![target(port)].into());
         observations.recv().await.unwrap();
         let (address, stranger) = (target(port).address, target(port ^ 1).address);
         for _ in 0..100 {

@@ -7,32 +7,32 @@
 
 mod agent;
 mod backend;
+mod entry;
+mod fold;
 mod overrides;
 mod slow_start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use backend::Judged;
 use backend::{Circumstances, Presence, Record};
+use entry::Entry;
+pub use fold::Fold;
 pub use overrides::Clock;
 
 use super::outlier::{Attempts, Ejector};
 use super::request::{BackendChange, RequestError};
 use crate::config::Config;
-use crate::health::{Observation, Role, Target};
+use crate::health::{Observation, Role, Target, Targets};
+use crate::model::status::{AgentStatus, LastCheck};
 use crate::model::{self, AllDown, Check, Grace, Health, SlowStart, Weights};
-
-/// Every pool's backends, by pool name.
-pub type Fold = BTreeMap<String, Vec<Judged>>;
 
 /// All pools with what is known of their backends.
 #[derive(Clone, Debug)]
 pub struct Pools {
-    /// Shared with copies that are made to see what a change would lead to.
-    pools: BTreeMap<String, Arc<Pool>>,
+    pools: BTreeMap<String, Entry>,
     drain_timeout: Duration,
     drain_spread: Duration,
 }
@@ -68,7 +68,7 @@ impl Pools {
         for pool in &config.pools {
             let (mut records, mut ejector) = (Vec::new(), None);
             if let Some(old) = old.remove(&pool.name) {
-                let old = Arc::unwrap_or_clone(old);
+                let old = old.into_pool();
                 (records, ejector) = (old.records, old.ejector);
                 for record in &mut records {
                     // Without a check it counted as up; it goes on doing so until the first one.
@@ -98,7 +98,7 @@ impl Pools {
             });
             let slow_start = pool.slow_start.clone();
             let entry = Pool { health, grace, slow_start, all_down, ejector, records };
-            self.pools.insert(pool.name.clone(), Arc::new(entry));
+            self.pools.insert(pool.name.clone(), Entry::new(entry));
         }
     }
 
@@ -154,9 +154,11 @@ impl Pools {
     /// Takes in one health check; whether the backend's judgement may have changed.
     pub fn observe(&mut self, observation: Observation, now: Instant) -> bool {
         let Observation { pool, address, role, up, check, report } = observation;
-        let Some(Pool { health, records, .. }) = self.pool(&pool) else { return false };
+        let Some(entry) = self.pools.get_mut(&pool) else { return false };
+        let Pool { health, records, .. } = entry.note();
         let Some(record) = records.iter_mut().find(|record| record.address == address) else { return false };
         let mut changed = false;
+        let before = record.health.complaint().map(str::to_owned);
         // What was observed before a reload may concern a check that there is no more.
         if health.asks_agent() && (role == Role::Agent || matches!(health.check, Check::Agent(_))) {
             changed |= record.health.agent.observe(report, check.clone());
@@ -166,13 +168,27 @@ impl Pools {
             (record.health.verdict, record.health.last_check) = (Some(up), Some(check));
         }
         record.health.reckon(now);
+        if changed || record.health.complaint() != before.as_deref() {
+            entry.change();
+        }
         changed
+    }
+
+    /// What was last heard of each backend of a pool: from its check, and from its agent.
+    pub fn heard(
+        &self,
+        pool: &str,
+    ) -> impl Iterator<Item = (SocketAddr, (Option<&LastCheck>, Option<AgentStatus>))> {
+        let records = self.pools.get(pool).into_iter().flat_map(|entry| &entry.pool().records);
+        records
+            .map(|record| (record.address, (record.health.last_check.as_ref(), record.health.agent.status())))
     }
 
     /// The pools whose clients' connections are looked at.
     pub fn watched(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = SocketAddr>)> {
-        let watched = self.pools.iter().filter(|(_, pool)| pool.ejector.is_some());
-        watched.map(|(name, pool)| (name.as_str(), pool.records.iter().map(|record| record.address)))
+        let pools = self.pools.iter().map(|(name, entry)| (name.as_str(), entry.pool()));
+        let watched = pools.filter(|(_, pool)| pool.ejector.is_some());
+        watched.map(|(name, pool)| (name, pool.records.iter().map(|record| record.address)))
     }
 
     /// Takes in how many connections of clients there were, by pool and backend; whether anybody was ejected for it or
@@ -183,8 +199,8 @@ impl Pools {
         now: Instant,
     ) -> bool {
         let mut changed = false;
-        for (name, pool) in self.pools.iter_mut().filter(|(_, pool)| pool.ejector.is_some()) {
-            let pool = Arc::make_mut(pool);
+        for (name, entry) in self.pools.iter_mut().filter(|(_, entry)| entry.pool().ejector.is_some()) {
+            let pool = entry.change();
             let (Some(ejector), Some(attempts)) = (&mut pool.ejector, attempts.get(name)) else { continue };
             let check = &pool.health.check;
             let fit = pool.records.iter().filter(|record| record.is_fit(check));
@@ -207,15 +223,15 @@ impl Pools {
 
     /// Backends that are checked and have no verdict yet, by pool.
     pub fn unjudged(&self) -> Vec<(String, SocketAddr)> {
-        let checked = self.pools.iter().filter(|(_, pool)| pool.health.check != Check::None);
-        checked
-            .flat_map(|(name, pool)| {
-                let unjudged = pool.records.iter().filter(|record| {
-                    record.is_present() && record.health.verdict.is_none() && !record.health.assumed_up
-                });
-                unjudged.map(|record| (name.clone(), record.address))
-            })
+        let pools = self.pools.iter();
+        pools
+            .flat_map(|(name, entry)| entry.pool().unjudged().map(|address| (name.clone(), address)))
             .collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_unjudged(&self) -> bool {
+        self.pools.values().any(|entry| entry.pool().unjudged().next().is_some())
     }
 
     /// Lets a backend count as up until its first check.
@@ -236,50 +252,41 @@ impl Pools {
 
     /// The longest time that a check may take.
     pub fn longest_check(&self) -> Duration {
-        self.pools.values().map(|pool| pool.health.timeout).max().unwrap_or_default()
+        self.pools.values().map(|entry| entry.pool().health.timeout).max().unwrap_or_default()
     }
 
-    /// What is to be checked.
-    pub fn targets(&self) -> Vec<Target> {
-        let checked = self.pools.iter().filter(|(_, pool)| pool.health.asks());
-        checked
-            .flat_map(|(name, pool)| {
-                pool.records.iter().filter(|record| record.is_present()).map(|record| Target {
-                    pool: name.clone(),
-                    address: record.address,
-                    was_up: record.health.was_up,
-                    health: pool.health.clone(),
-                })
-            })
-            .collect()
+    /// What is to be checked, as it was at the last [`Self::fold`].
+    pub fn targets(&self) -> Targets {
+        let pools = self.pools.iter().filter(|(_, entry)| !entry.targets().is_empty());
+        pools.map(|(name, entry)| (name.clone(), entry.targets().clone())).collect()
     }
 
     /// What adaptive weights leave of the weights of a pool, 0 to 1, by backend; 1 of all others. Whether that is new.
     pub fn set_factors(&mut self, pool: &str, factors: &[(SocketAddr, f64)]) -> bool {
-        let mut changed = false;
-        let records = self.pool(pool).map(|pool| &mut pool.records);
-        for record in records.into_iter().flatten() {
+        let factor = |record: &Record| {
             let factor = factors.iter().find(|(address, _)| *address == record.address);
-            let factor = factor.map_or(1.0, |(_, factor)| *factor);
-            changed |= factor != record.factor;
-            record.factor = factor;
-        }
-        changed
+            factor.map_or(1.0, |(_, factor)| *factor)
+        };
+        let is_new = |entry: &&mut Entry| entry.pool().records.iter().any(|r| factor(r) != r.factor);
+        let Some(entry) = self.pools.get_mut(pool).filter(is_new) else { return false };
+        entry.change().records.iter_mut().for_each(|record| record.factor = factor(record));
+        true
     }
 
     /// Begins the slow start of backends that take new flows in `new` and did not in `old`, where others did and
     /// do: a pool that comes up as a whole is not kept small. Whether any began.
     pub fn rise(&mut self, old: &Fold, new: &Fold, now: Instant) -> bool {
         let mut began = false;
-        for (name, pool) in self.pools.iter_mut().filter(|(_, pool)| !pool.slow_start.time.is_zero()) {
-            let taking = |fold: &Fold| -> BTreeSet<SocketAddr> {
-                let judged = fold.get(name).into_iter().flatten();
-                let taking = judged.filter(|judged| judged.member.weight > 0);
+        for (name, old, new) in new.changed(old) {
+            let slow = |entry: &&mut Entry| !entry.pool().slow_start.time.is_zero();
+            let Some(entry) = self.pools.get_mut(name).filter(slow) else { continue };
+            let taking = |judged: &[Judged]| -> BTreeSet<SocketAddr> {
+                let taking = judged.iter().filter(|judged| judged.member.weight > 0);
                 taking.map(|judged| judged.member.address).collect()
             };
             let (old, new) = (taking(old), taking(new));
             let others = old.intersection(&new).next().is_some();
-            for record in &mut Arc::make_mut(pool).records {
+            for record in &mut entry.change().records {
                 if !new.contains(&record.address) {
                     record.rising = None;
                 } else if others && !old.contains(&record.address) {
@@ -291,51 +298,80 @@ impl Pools {
         began
     }
 
-    /// Forgets backends whose time has passed.
-    pub fn expire(&mut self, now: Instant) {
-        for pool in self.pools.values_mut() {
-            let pool = Arc::make_mut(pool);
-            for record in &mut pool.records {
-                if matches!(record.presence, Presence::Leaving(until) if until + self.drain_spread <= now) {
-                    record.presence = Presence::Absent;
-                }
-                // Whoever comes back is a newcomer.
-                record.health.was_up &= record.is_present();
-            }
-            pool.records.retain(|record| record.presence != Presence::Absent || record.configured.is_some());
-        }
-    }
-
-    /// The next moment after `now` at which [`Self::fold`] changes by itself.
+    /// The next moment after `now`, that of the last [`Self::fold`], at which that changes by itself.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let deadlines = self
-            .pools
-            .values()
-            .flat_map(|pool| pool.records.iter().map(move |record| (pool, record)))
-            .flat_map(|(pool, record)| {
-                record.deadlines(pool.grace, &pool.slow_start, self.drain_spread, now)
-            });
-        let ejectors = self.pools.values().filter_map(|pool| pool.ejector.as_ref());
-        let deadlines = deadlines.chain(ejectors.flat_map(Ejector::deadlines));
-        deadlines.filter(|deadline| *deadline > now).min()
+        self.pools.values().filter_map(|entry| entry.next_deadline(self.drain_spread, now)).min()
     }
 
     fn pool(&mut self, name: &str) -> Option<&mut Pool> {
-        self.pools.get_mut(name).map(Arc::make_mut)
+        self.pools.get_mut(name).map(Entry::change)
     }
 
-    /// Every backend with its state and what the planes are told of it.
+    /// Every backend with its state and what the planes are told of it; forgets those whose time has passed.
     ///
     /// Backups take new flows only while no other backend of the pool does. A backend that failed loses its
     /// new flows at once and its old ones after the grace; one that was removed or drained from its deadline on; one
     /// that is ejected keeps its old ones.
-    pub fn fold(&self, now: Instant) -> Fold {
-        let fold = |pool: &Pool| pool.fold(self.drain_spread, now);
-        self.pools.iter().map(|(name, pool)| (name.clone(), fold(pool))).collect()
+    pub fn fold(&mut self, now: Instant) -> Fold {
+        let pools = self.pools.iter_mut();
+        pools.map(|(name, entry)| (name.clone(), entry.judge(name, self.drain_spread, now))).collect()
     }
 }
 
 impl Pool {
+    /// Whether [`Self::expire`] has anything to do.
+    fn has_expired(&self, drain_spread: Duration, now: Instant) -> bool {
+        self.records.iter().any(|record| {
+            let gone = record.presence == Presence::Absent && record.configured.is_none();
+            gone || record.has_left(drain_spread, now) || record.health.was_up && !record.is_present()
+        })
+    }
+
+    /// Forgets backends whose time has passed.
+    fn expire(&mut self, drain_spread: Duration, now: Instant) {
+        for record in &mut self.records {
+            if record.has_left(drain_spread, now) {
+                record.presence = Presence::Absent;
+            }
+            // Whoever comes back is a newcomer.
+            record.health.was_up &= record.is_present();
+        }
+        self.records.retain(|record| record.presence != Presence::Absent || record.configured.is_some());
+    }
+
+    /// The next moment after `now` at which [`Self::fold`] changes by itself.
+    fn next_deadline(&self, drain_spread: Duration, now: Instant) -> Option<Instant> {
+        let records = self.records.iter();
+        let deadlines = records
+            .flat_map(|record| record.deadlines(self.grace, &self.slow_start, drain_spread, now))
+            .chain(self.ejector.iter().flat_map(Ejector::deadlines));
+        deadlines.filter(|deadline| *deadline > now).min()
+    }
+
+    /// Backends that are checked and have no verdict yet.
+    fn unjudged(&self) -> impl Iterator<Item = SocketAddr> {
+        let checked = self.health.check != Check::None;
+        let unjudged = self.records.iter().filter(move |record| {
+            checked && record.is_present() && record.health.verdict.is_none() && !record.health.assumed_up
+        });
+        unjudged.map(|record| record.address)
+    }
+
+    fn targets(&self, name: &str) -> Vec<Target> {
+        let present = self.records.iter().filter(|record| self.health.asks() && record.is_present());
+        let target = |record: &Record| Target {
+            pool: name.to_owned(),
+            address: record.address,
+            was_up: record.health.was_up,
+            health: self.health.clone(),
+        };
+        present.map(target).collect()
+    }
+
+    fn is_overridden(&self) -> bool {
+        self.records.iter().any(Record::is_overridden)
+    }
+
     fn fold(&self, drain_spread: Duration, now: Instant) -> Vec<Judged> {
         let check = &self.health.check;
         let ejection = |record: &Record| self.ejector.as_ref()?.ejection(record.address, now);

@@ -340,7 +340,7 @@ fn tables<'a>(config: &'a Config, fold: &'a Fold, served: &[&'a model::Service])
         for listen in &service.listen {
             let part = Part { family: Family::of(listen.ip()), protocol: service.protocol };
             let table = tables.entry((&pool.name, part)).or_insert_with(|| {
-                let judged = fold.get(&pool.name).map(Vec::as_slice).unwrap_or_default();
+                let judged = fold.of(&pool.name);
                 let same_family = |judged: &&Judged| Family::of(judged.member.address.ip()) == part.family;
                 Table { pool, part, judged: judged.iter().filter(same_family).collect(), listens: Vec::new() }
             });

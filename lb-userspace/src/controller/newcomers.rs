@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desired::{Fold, Judged};
@@ -46,10 +47,12 @@ impl Newcomers {
             return;
         }
         for pool in fold.values_mut() {
-            if !pool.iter().any(|judged| judged.member.weight > 0 && !waits(judged)) {
+            let mut taking = pool.iter().filter(|judged| judged.member.weight > 0);
+            if taking.clone().all(|judged| !waits(judged)) || taking.all(waits) {
                 continue;
             }
-            for judged in pool.iter_mut().filter(|judged| judged.member.weight > 0 && waits(judged)) {
+            let pool = Arc::make_mut(pool).iter_mut();
+            for judged in pool.filter(|judged| judged.member.weight > 0 && waits(judged)) {
                 judged.member.weight = 0;
                 judged.state = BackendState::Starting;
                 judged.reason = format!("{}; there is no way to it yet", judged.reason);
@@ -87,7 +90,7 @@ backend = [{ address = "10.0.0.1:80" }, { address = "10.0.0.2:80", weight = 7 }]
     fn weights(newcomers: &Newcomers, now: Instant) -> Vec<u32> {
         let mut fold = fold(now);
         newcomers.hold(&mut fold, now);
-        fold["web"].iter().map(|judged| judged.member.weight).collect()
+        fold.of("web").iter().map(|judged| judged.member.weight).collect()
     }
 
     #[test]
@@ -98,8 +101,8 @@ backend = [{ address = "10.0.0.1:80" }, { address = "10.0.0.2:80", weight = 7 }]
         assert_eq!(weights(&newcomers, start), [100, 0]);
         let mut held = fold(start);
         newcomers.hold(&mut held, start);
-        assert_eq!(held["web"][1].state, BackendState::Starting);
-        assert!(held["web"][1].reason.contains("no way"), "{}", held["web"][1].reason);
+        assert_eq!(held.of("web")[1].state, BackendState::Starting);
+        assert!(held.of("web")[1].reason.contains("no way"), "{}", held.of("web")[1].reason);
 
         let later = start + Duration::from_secs(2);
         newcomers.look(&without(&["10.0.0.2"]), later);

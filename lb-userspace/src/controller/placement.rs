@@ -66,23 +66,25 @@ pub struct Host<'a> {
 /// The placement of every service, by name.
 pub fn place(config: &Config, fold: &Fold, host: Host<'_>) -> BTreeMap<String, Placement> {
     let mut claims = Claims::default();
+    let pools: HashMap<_, _> = config.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     let mut placements = BTreeMap::new();
     for service in &config.services {
-        let placement = match obstacle(config, service, fold, host, &claims) {
-            None => {
-                claims.claim(service, fold);
-                kernel(host.planes)
-            }
-            Some(why) => match (service.forward, service.fallback) {
-                (Forward::Nat, Fallback::Refuse) => Placement::Refused {
-                    reason: format!("forward = \"nat\" and fallback = \"refuse\", but {why}"),
-                },
-                (Forward::Nat, Fallback::Proxy) => {
-                    Placement::Proxy { reason: format!("forward = \"nat\" is not possible: {why}") }
+        let placement =
+            match obstacle(config, service, pools.get(service.pool.as_str()).copied(), fold, host, &claims) {
+                None => {
+                    claims.claim(service, fold);
+                    kernel(host.planes)
                 }
-                (Forward::Auto | Forward::Proxy, _) => Placement::Proxy { reason: why },
-            },
-        };
+                Some(why) => match (service.forward, service.fallback) {
+                    (Forward::Nat, Fallback::Refuse) => Placement::Refused {
+                        reason: format!("forward = \"nat\" and fallback = \"refuse\", but {why}"),
+                    },
+                    (Forward::Nat, Fallback::Proxy) => {
+                        Placement::Proxy { reason: format!("forward = \"nat\" is not possible: {why}") }
+                    }
+                    (Forward::Auto | Forward::Proxy, _) => Placement::Proxy { reason: why },
+                },
+            };
         placements.insert(service.name.clone(), placement);
     }
     placements
@@ -99,14 +101,15 @@ fn kernel(planes: &[InterfacePlane]) -> Placement {
 fn obstacle(
     config: &Config,
     service: &Service,
+    configured: Option<&model::Pool>,
     fold: &Fold,
     host: Host<'_>,
     claims: &Claims<'_>,
 ) -> Option<String> {
-    let Some(configured) = config.pools.iter().find(|pool| pool.name == service.pool) else {
+    let Some(configured) = configured else {
         return Some(format!("pool {:?} does not exist", service.pool));
     };
-    let judged = fold.get(&service.pool).map(Vec::as_slice).unwrap_or_default();
+    let judged = fold.of(&service.pool);
     let backends = judged.iter().map(|judged| model::Backend {
         address: judged.member.address,
         weight: judged.weight,
@@ -154,7 +157,10 @@ impl<'a> Claims<'a> {
 
 /// The backends that a service may send new flows to.
 fn endpoints(service: &Service, fold: &Fold) -> impl Iterator<Item = SocketAddr> {
-    let judged = fold.get(&service.pool).map(Vec::as_slice).unwrap_or_default();
-    let present = judged.iter().filter(|judged| judged.leaving.is_none()).map(|judged| judged.member.address);
+    let present = fold
+        .of(&service.pool)
+        .iter()
+        .filter(|judged| judged.leaving.is_none())
+        .map(|judged| judged.member.address);
     present.filter(|address| service.listen.iter().any(|listen| listen.is_ipv4() == address.is_ipv4()))
 }

@@ -151,7 +151,7 @@ fn pool(view: &View<'_>, name: &str, at_once: &Tables, up: &Tables) -> Option<Po
 
 /// The backends of a pool that new flows may go to, by address.
 pub fn present<'f>(fold: &'f Fold, pool: &str) -> BTreeMap<SocketAddr, &'f Judged> {
-    let judged = fold.get(pool).into_iter().flatten().filter(|judged| judged.leaving.is_none());
+    let judged = fold.of(pool).iter().filter(|judged| judged.leaving.is_none());
     judged.map(|judged| (judged.member.address, judged)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What the proxy plane should serve. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::desired::{Fold, Judged};
 use super::placement::Placement;
@@ -11,10 +11,11 @@ use crate::model::{Member, Protocol};
 /// The state of every service that is placed on the proxy plane.
 pub fn desire(config: &Config, fold: &Fold, placements: &BTreeMap<String, Placement>) -> ProxyState {
     let mut state = ProxyState::default();
+    let pools: HashMap<_, _> = config.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     let proxied = |name: &str| placements.get(name).is_some_and(Placement::is_proxy);
     for service in config.services.iter().filter(|service| proxied(&service.name)) {
-        let Some(pool) = config.pools.iter().find(|pool| pool.name == service.pool) else { continue };
-        let judged = fold.get(&pool.name).map(Vec::as_slice).unwrap_or_default();
+        let Some(pool) = pools.get(service.pool.as_str()) else { continue };
+        let judged = fold.of(&pool.name);
         let entry = ProxyService {
             name: service.name.clone(),
             pool: pool.name.clone(),

@@ -2,7 +2,7 @@
 
 mod drain;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
@@ -165,7 +165,8 @@ fn service(view: &View<'_>, service: &Service) -> ServiceStatus {
 }
 
 fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
-    let judged = view.fold.get(&pool.name).map(Vec::as_slice).unwrap_or_default();
+    let judged = view.fold.of(&pool.name);
+    let heard: HashMap<_, _> = view.pools.heard(&pool.name).collect();
     let slots = slots(view, pool, judged);
     let total: u64 = slots.values().sum();
     let weights: u32 = judged.iter().map(|judged| judged.member.weight).sum();
@@ -177,7 +178,12 @@ fn pool(view: &View<'_>, pool: &Pool) -> PoolStatus {
     };
     let backend = |judged: &Judged| {
         let slots = slots.get(&judged.member.address).copied().unwrap_or(0);
-        backend(view, pool, judged, slots, share(judged, slots))
+        let (last_check, agent) = heard.get(&judged.member.address).cloned().unwrap_or_default();
+        BackendStatus {
+            last_check: last_check.cloned(),
+            agent,
+            ..backend(view, pool, judged, slots, share(judged, slots))
+        }
     };
     let leaving = |judged: &Judged| {
         judged.leaving?;
@@ -252,8 +258,8 @@ fn backend(view: &View<'_>, pool: &Pool, judged: &Judged, slots: u64, share: f64
         handshakes: None,
         failures: None,
         timeouts: None,
-        last_check: judged.last_check.clone(),
-        agent: judged.agent.clone(),
+        last_check: None,
+        agent: None,
     };
     let mut services = view.config.services.iter().filter(|service| service.pool == pool.name);
     let knows_udp_flows =

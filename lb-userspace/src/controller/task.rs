@@ -35,6 +35,7 @@ use follow::Follow;
 use inputs::Channels;
 pub use inputs::{About, Inputs, Kept, Outputs, ParseConfig, Progress, ReadConfig};
 use planes::{Kernel, Proxy};
+use reconcile::Grounds;
 pub use start::StartError;
 
 /// First and longest pause before what a plane refused is tried again.
@@ -52,6 +53,8 @@ pub struct Controller<P> {
     fold: Fold,
     folded_at: Instant,
     placements: BTreeMap<String, Placement>,
+    /// What they were decided from, beside the config and who is in the pools.
+    grounds: Option<Grounds>,
     /// `Err`: why there is no kernel plane.
     kernel: Result<Kernel, String>,
     proxy: Proxy<P>,

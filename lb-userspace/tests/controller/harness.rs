@@ -13,7 +13,7 @@ use lb_userspace::controller::request::Handle;
 use lb_userspace::controller::{About, Controller, Inputs, Kept, Outputs, Progress, StartError};
 use lb_userspace::data_plane::kernel::KernelState;
 use lb_userspace::data_plane::recorder::{KernelRecorder, ProxyRecorder};
-use lb_userspace::health::{Observation, Role, Target};
+use lb_userspace::health::{Observation, Role, Targets};
 use lb_userspace::model::status::{BackendStatus, InterfacePlane, LastCheck, LocalTraffic, PoolStatus};
 use lb_userspace::model::{Override, Phase, Plane, Report};
 use lb_userspace::network::{Facts, OnLink};
@@ -72,7 +72,7 @@ pub struct World {
     pub handle: Handle,
     pub facts: watch::Sender<Facts>,
     pub planes: watch::Sender<Vec<InterfacePlane>>,
-    pub targets: watch::Receiver<Vec<Target>>,
+    pub targets: watch::Receiver<Targets>,
     pub neighbours: watch::Receiver<BTreeSet<IpAddr>>,
     pub vips: watch::Receiver<BTreeSet<IpAddr>>,
     pub found: watch::Receiver<BTreeMap<IpAddr, OnLink>>,
@@ -143,7 +143,7 @@ impl World {
         let (facts, facts_receiver) = watch::channel(facts());
         let (observations, observations_receiver) = mpsc::channel(16);
         let (handle, requests) = Handle::channel(16);
-        let (targets, targets_receiver) = watch::channel(Vec::new());
+        let (targets, targets_receiver) = watch::channel(Targets::default());
         let (neighbours, neighbours_receiver) = watch::channel(BTreeSet::new());
         let (vips, vips_receiver) = watch::channel(BTreeSet::new());
         let (sought, _) = watch::channel(BTreeSet::new());
@@ -212,7 +212,7 @@ impl World {
     /// A first successful check of every backend.
     pub async fn all_up(&self) {
         let targets = self.targets.borrow().clone();
-        for target in targets {
+        for target in targets.iter() {
             self.observe(&target.pool, target.address, true).await;
         }
     }

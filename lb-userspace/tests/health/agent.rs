@@ -69,7 +69,7 @@ async fn an_agent_beside_a_check_is_asked_too() {
         let mut target = target(alive, check.clone());
         let health = Health { check: agent(b""), port: Some(asked.port()), ..target.health.clone() };
         target.health.agent = Some(Arc::new(health));
-        checker.set_targets(vec![target.clone()]);
+        checker.set_targets(vec![target.clone()].into());
         let mut roles = Vec::new();
         while roles.len() < 6 {
             let seen = next(&mut observations).await;
@@ -82,7 +82,7 @@ async fn an_agent_beside_a_check_is_asked_too() {
         assert_eq!(roles.contains(&Role::Check), check == Check::Tcp, "{roles:?}");
         // Without it nobody asks any more.
         target.health.agent = None;
-        checker.set_targets(vec![target]);
+        checker.set_targets(vec![target].into());
         while observations.try_recv().is_ok() {}
         drop(checker);
         while let Some(seen) = observations.recv().await {

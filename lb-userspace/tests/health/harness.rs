@@ -54,7 +54,7 @@ pub(crate) async fn first_within(timeout: Duration, address: SocketAddr, check: 
     let (mut checker, mut observations) = checker();
     let mut target = target(address, check);
     target.health.timeout = timeout;
-    checker.set_targets(vec![target]);
+    checker.set_targets(vec![target].into());
     next(&mut observations).await
 }
 

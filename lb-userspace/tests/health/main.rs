@@ -56,7 +56,7 @@ async fn checks_may_ask_elsewhere_and_come_from_elsewhere() {
     let source = IpAddr::from([127, 0, 0, 99]);
     elsewhere.health.source = Some(source);
     let (mut checker, mut observations) = checker();
-    checker.set_targets(vec![elsewhere.clone()]);
+    checker.set_targets(vec![elsewhere.clone()].into());
     let seen = next(&mut observations).await;
     assert_eq!((seen.address, found(&seen)), (dead, (true, "connected")), "reported as the backend's");
     assert_eq!(timeout(DEADLINE, clients.recv()).await.unwrap().unwrap().ip(), source);
@@ -65,13 +65,13 @@ async fn checks_may_ask_elsewhere_and_come_from_elsewhere() {
     let mut elsewhere = elsewhere;
     elsewhere.address = SocketAddr::from(([192, 0, 2, 1], 9));
     elsewhere.health.address = Some(alive.ip());
-    checker.set_targets(vec![elsewhere]);
+    checker.set_targets(vec![elsewhere].into());
     while next(&mut observations).await.address == dead {}
 
     // A source of the other family is not for this endpoint.
     let mut other_family = target(alive, Check::Tcp);
     other_family.health.source = Some("2001:db8::1".parse().unwrap());
-    checker.set_targets(vec![other_family]);
+    checker.set_targets(vec![other_family].into());
     while next(&mut observations).await.address != alive {}
 }
 
@@ -94,7 +94,7 @@ async fn a_backend_that_stays_keeps_its_judgement() {
         if round % 2 == 1 {
             targets.push(target(other, Check::Tcp));
         }
-        checker.set_targets(targets);
+        checker.set_targets(targets.into());
         loop {
             let observation = next(&mut observations).await;
             if observation.address == address {
@@ -112,10 +112,10 @@ async fn a_backend_that_left_is_not_checked_and_starts_anew_when_it_returns() {
     let alive = silent().await;
     let both = vec![target(dead, Check::Tcp), target(alive, Check::Tcp)];
     let (mut checker, mut observations) = checker();
-    checker.set_targets(both.clone());
+    checker.set_targets(both.clone().into());
     while next(&mut observations).await.address != dead {}
 
-    checker.set_targets(both[1..].to_vec());
+    checker.set_targets(both[1..].to_vec().into());
     while observations.try_recv().is_ok() {}
     for _ in 0..5 {
         assert_eq!(next(&mut observations).await.address, alive);
@@ -123,7 +123,7 @@ async fn a_backend_that_left_is_not_checked_and_starts_anew_when_it_returns() {
 
     let listener = TcpListener::from_std(_socket.listen(8).unwrap().into_std().unwrap()).unwrap();
     assert_eq!(listener.local_addr().unwrap(), dead);
-    checker.set_targets(both);
+    checker.set_targets(both.into());
     let returned = loop {
         let observation = next(&mut observations).await;
         if observation.address == dead {
@@ -142,11 +142,11 @@ async fn check_none_observes_nothing() {
     let (_socket, address) = refusing();
     let alive = silent().await;
     let (mut checker, mut observations) = checker();
-    checker.set_targets(vec![target(address, Check::None), target(alive, Check::Tcp)]);
+    checker.set_targets(vec![target(address, Check::None), target(alive, Check::Tcp)].into());
     for _ in 0..5 {
         assert_eq!(next(&mut observations).await.address, alive);
     }
-    checker.set_targets(vec![target(alive, Check::None)]);
+    checker.set_targets(vec![target(alive, Check::None)].into());
     while observations.try_recv().is_ok() {}
     drop(checker);
     assert_eq!(timeout(DEADLINE, observations.recv()).await.unwrap(), None);
@@ -184,7 +184,7 @@ async fn checks_that_hang_do_not_pile_up() {
         target.health.interval = 10 * DEADLINE;
         target
     });
-    checker.set_targets(targets.collect());
+    checker.set_targets(targets.collect::<Vec<_>>().into());
     for _ in 0..count {
         let seen = next(&mut observations).await;
         assert!(seen.up, "{:?}", seen.check);
@@ -201,7 +201,7 @@ async fn whose_way_is_lost_is_down_and_is_checked_when_it_is_regained() {
         (target.health.interval, target.health.fast_interval) = (20 * DEADLINE, 20 * DEADLINE);
         target.health.rise = 1;
     }
-    checker.set_targets(targets);
+    checker.set_targets(targets.into());
     for _ in 0..2 {
         next(&mut observations).await;
     }

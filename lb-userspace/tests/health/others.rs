@@ -83,7 +83,7 @@ async fn a_program_that_takes_too_long_is_killed_with_what_it_started() {
     let (mut checker, mut observations) = checker();
     let mut target = target(backend, sh(&script));
     (target.health.timeout, target.health.interval) = (10 * SHORT, 20 * DEADLINE);
-    checker.set_targets(vec![target]);
+    checker.set_targets(vec![target].into());
     let seen = next(&mut observations).await;
     assert_eq!(found(&seen), (false, "no result within 3000 ms"));
     let pids = std::fs::read_to_string(&file).unwrap();

@@ -181,7 +181,7 @@ impl Driver {
     /// The first checks of a daemon.
     async fn check_all(&self) {
         let targets = self.world.targets.borrow().clone();
-        for target in targets {
+        for target in targets.iter() {
             let up = self.healthy.get(&target.address).copied().unwrap_or(true);
             self.world.observe("web", target.address, up).await;
         }

@@ -15,6 +15,7 @@ use crate::controller::ownership;
 use crate::controller::request::Handle;
 use crate::controller::task::{About, Controller, Inputs, Kept, Outputs, Progress};
 use crate::data_plane::kernel::KernelTables;
+use crate::health::Targets;
 use crate::kernel::Refusals;
 use crate::model::Phase;
 use crate::model::status::LocalTraffic;
@@ -66,7 +67,7 @@ impl Daemon {
         let (controller, requests) = Handle::channel(QUEUE);
         let serving = Admin::bind(&config.admin)?.start(controller.clone(), phases.clone())?;
 
-        let (targets, wanted_targets) = watch::channel(Vec::new());
+        let (targets, wanted_targets) = watch::channel(Targets::default());
         let (neighbours, wanted_neighbours) = watch::channel(BTreeSet::new());
         let (vips, wanted_vips) = watch::channel(BTreeSet::new());
         let (sought, sought_vips) =

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use crate::health::{Observation, Role, Target};
+use crate::health::{Observation, Role, Targets};
 
 /// Backends whose last check got no answer in time.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub(super) struct Silent(HashSet<(String, SocketAddr)>);
 
 impl Silent {
     /// Whether this is the first check of a backend that got no answer, after one that did.
-    pub(super) fn falls(&mut self, observation: &Observation, targets: &[Target]) -> bool {
+    pub(super) fn falls(&mut self, observation: &Observation, targets: &Targets) -> bool {
         let Observation { pool, address, role, check, .. } = observation;
         let key = (pool.clone(), *address);
         if *role != Role::Check {
@@ -21,15 +21,15 @@ impl Silent {
             self.0.remove(&key);
             return false;
         }
-        let is_it = |target: &&Target| target.pool == *pool && target.address == *address;
-        let timeout = targets.iter().find(is_it).map(|target| target.health.timeout);
+        let mut targets = targets.of(pool).iter();
+        let timeout = targets.find(|target| target.address == *address).map(|target| target.health.timeout);
         // Somewhat before the time-out: its clock is not ours.
         let is_late = timeout.is_some_and(|time| check.took_ms >= time.as_secs_f64() * 1000.0 * 0.9);
         is_late && self.0.insert(key)
     }
 
     /// Forgets all backends but these.
-    pub(super) fn retain(&mut self, targets: &[Target]) {
+    pub(super) fn retain(&mut self, targets: &Targets) {
         if !self.0.is_empty() {
             let known: HashSet<_> = targets.iter().map(|target| (&target.pool, target.address)).collect();
             self.0.retain(|(pool, address)| known.contains(&(pool, *address)));
@@ -40,6 +40,7 @@ impl Silent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Target;
     use crate::model::status::LastCheck;
     use crate::model::{Health, Report};
 
@@ -48,7 +49,8 @@ mod tests {
         let address = SocketAddr::from(([10, 0, 0, 1], 80));
         let health = Health::default();
         let timeout = health.timeout.as_secs_f64() * 1000.0;
-        let targets = [Target { pool: "p".to_owned(), address, was_up: true, health }];
+        let target = Target { pool: "p".to_owned(), address, was_up: true, health };
+        let targets = Targets::from(vec![target]);
         let mut silent = Silent::default();
         let mut falls = |ok, took_ms, role| {
             let check = LastCheck { ok, at: String::new(), took_ms, detail: String::new() };
@@ -61,7 +63,7 @@ mod tests {
         assert!(!falls(false, timeout, Role::Check), "it is silent already");
         assert!(!falls(true, 1.0, Role::Check));
         assert!(falls(false, timeout, Role::Check), "it has answered in between");
-        silent.retain(&[]);
+        silent.retain(&Targets::default());
         assert!(silent.0.is_empty());
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controller::task::Controller;
-use crate::health::{Checker, Observation, Target};
+use crate::health::{Checker, Observation, Targets};
 use crate::kernel;
 use crate::network::{Facts, Network, Reached};
 use crate::proxy;
@@ -56,7 +56,7 @@ pub(super) async fn attach(
 /// Checks the backends that the controller wants checked, and those at once that the network has lost. Of one that
 /// falls silent the neighbour is asked for anew.
 pub(super) async fn check(
-    mut targets: watch::Receiver<Vec<Target>>,
+    mut targets: watch::Receiver<Targets>,
     mut facts: watch::Receiver<Facts>,
     (observations, at_once): (mpsc::Sender<Observation>, u32),
     mut suspects: mpsc::Receiver<SocketAddr>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::agent::Agent;
 use super::slow_start;
 use crate::controller::outlier::Ejection;
-use crate::model::status::{AgentStatus, LastCheck};
+use crate::model::status::LastCheck;
 use crate::model::{self, BackendState, Check, Cut, Grace, Member, Order, Protocol, SlowStart};
 
 /// What is known of one backend.
@@ -93,10 +93,6 @@ pub struct Judged {
     pub configured: Option<u16>,
     /// What is not as the file says: `added`, `weight`, `drain`.
     pub overrides: Vec<&'static str>,
-    /// The last health check.
-    pub last_check: Option<LastCheck>,
-    /// What its agent says.
-    pub agent: Option<AgentStatus>,
 }
 
 impl Judged {
@@ -136,6 +132,16 @@ impl Record {
 
     pub(super) fn is_present(&self) -> bool {
         self.presence == Presence::Present
+    }
+
+    /// Whether anything of it is not as the file says.
+    pub(super) fn is_overridden(&self) -> bool {
+        self.configured.is_none() || !self.is_present() || self.weight.is_some() || self.drain.is_some()
+    }
+
+    /// Whether the time of one that leaves has passed.
+    pub(super) fn has_left(&self, drain_spread: Duration, now: Instant) -> bool {
+        self.leaving().is_some_and(|until| until + drain_spread <= now)
     }
 
     /// Until when its old flows stay after it was removed.
@@ -315,13 +321,16 @@ impl Record {
             drain: self.drain,
             configured: self.configured.as_ref().map(|backend| backend.weight),
             overrides: if self.is_present() { self.overrides() } else { Vec::new() },
-            last_check: self.health.last_check.clone(),
-            agent: self.health.agent.status(),
         }
     }
 }
 
 impl Health {
+    /// Why the last check failed; none: it did not.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        self.last_check.as_ref().filter(|last| !last.ok).map(|last| last.detail.as_str())
+    }
+
     /// Works out since when it is down, after a change of what is known.
     pub(super) fn reckon(&mut self, now: Instant) {
         if self.verdict == Some(false) || self.agent.down.is_some() {

@@ -3,7 +3,6 @@
 //! A restart is like a reload from the file that the last daemon had read to the one that this daemon reads.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::backend::{Presence, Record};
@@ -40,21 +39,20 @@ impl Pools {
         let wall = |deadline: Option<Instant>| deadline.map(|deadline| clock.wall(deadline));
         let of = |pool: &str, record: &Record| {
             let file = record.configured.as_ref().map(|backend| backend.weight);
-            let is_removed = record.presence != Presence::Present;
-            let is_changed =
-                file.is_none() || is_removed || record.weight.is_some() || record.drain.is_some();
-            is_changed.then(|| Override {
+            record.is_overridden().then(|| Override {
                 pool: pool.to_owned(),
                 address: record.address,
                 file,
                 weight: record.weight,
                 drain: wall(record.drain),
-                removed: is_removed,
+                removed: !record.is_present(),
                 leaving: wall(record.leaving()),
             })
         };
-        let pools = self.pools.iter();
-        pools.flat_map(|(name, pool)| pool.records.iter().filter_map(|record| of(name, record))).collect()
+        let pools = self.pools.iter().filter(|(_, entry)| entry.is_overridden());
+        pools
+            .flat_map(|(name, entry)| entry.pool().records.iter().filter_map(|record| of(name, record)))
+            .collect()
     }
 
     /// Takes over what the last daemon kept. What would add a backend, or take a weight of 0 from one, is left to
@@ -116,20 +114,20 @@ impl Pools {
 
     /// Lets go of the backends that leave and have no flows left: of which `has_flows` knows nothing.
     pub fn dismiss(&mut self, now: Instant, has_flows: impl Fn(&str, SocketAddr) -> bool) {
-        for (name, pool) in &mut self.pools {
-            for record in &mut Arc::make_mut(pool).records {
+        for (name, entry) in &mut self.pools {
+            for record in &mut entry.change().records {
                 if matches!(record.presence, Presence::Leaving(_)) && !has_flows(name, record.address) {
                     record.presence = Presence::Absent;
                 }
             }
+            entry.expire(self.drain_spread, now);
         }
-        self.expire(now);
     }
 
     /// Backends of a pool that the file has and that were removed at run time.
     pub fn removed(&self, pool: &str) -> Vec<SocketAddr> {
-        let records = self.pools.get(pool).map(|pool| pool.records.as_slice()).unwrap_or_default();
-        let removed = records.iter().filter(|record| record.configured.is_some() && !record.is_present());
+        let records = self.pools.get(pool).into_iter().flat_map(|entry| &entry.pool().records);
+        let removed = records.filter(|record| record.configured.is_some() && !record.is_present());
         removed.map(|record| record.address).collect()
     }
 }

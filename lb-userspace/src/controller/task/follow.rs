@@ -96,7 +96,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         counters: &KernelCounters,
         proxied: &BTreeMap<(String, SocketAddr), ProxyTraffic>,
     ) -> Vec<Taking> {
-        let judged = self.fold.get(&pool.name).into_iter().flatten();
+        let judged = self.fold.of(&pool.name).iter();
         let taking = judged.filter(|judged| judged.member.weight > 0);
         let carried = |address| {
             let mut carried = Carried::default();

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::controller::request::Request;
 use crate::data_plane::kernel::KernelTables;
-use crate::health::{Observation, Target};
+use crate::health::{Observation, Targets};
 use crate::model::status::{InterfacePlane, LocalTraffic};
 use crate::model::{Override, Phase};
 use crate::network::{Facts, OnLink};
@@ -87,7 +87,7 @@ pub struct About {
 #[derive(Clone, Debug)]
 pub struct Outputs {
     /// Backends to check.
-    pub targets: watch::Sender<Vec<Target>>,
+    pub targets: watch::Sender<Targets>,
     /// Backends whose next hops are to be kept resolved.
     pub neighbours: watch::Sender<BTreeSet<IpAddr>>,
     /// Neighbours that replies waited for, each with the interface. Dropped while the channel is full: the

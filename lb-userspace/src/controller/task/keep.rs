@@ -30,14 +30,14 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let mut all = self.pools.clone();
         left.iter().for_each(|kept| all.readd(kept, self.clock));
         let addresses = left.iter().try_for_each(|kept| self.check_address(kept.address));
-        if addresses.and_then(|()| self.check_pools(&all)).is_ok() {
+        if addresses.and_then(|()| self.check_pools(&mut all)).is_ok() {
             self.pools = all;
             return;
         }
         for kept in left {
             let mut one = self.pools.clone();
             one.readd(kept, self.clock);
-            match self.check_address(kept.address).and_then(|()| self.check_pools(&one)) {
+            match self.check_address(kept.address).and_then(|()| self.check_pools(&mut one)) {
                 Ok(()) => self.pools = one,
                 Err(error) => self.lose(kept, &error),
             }

@@ -19,7 +19,6 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let new = parsed.map_err(RequestError::ConfigInvalid)?;
         let (pools, fold) = self.admit(&new)?;
         let mut first = pools.clone();
-        first.expire(now());
         let fold = if first.rise(&self.fold, &fold, now()) { first.fold(now()) } else { fold };
         let mut up = pools;
         for (pool, address) in up.unjudged() {

@@ -18,12 +18,20 @@ use crate::controller::proxy_state;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::KernelState;
 use crate::data_plane::proxy::{ProxyAction, ProxyPlane};
+use crate::model::status::InterfacePlane;
 use crate::model::{Cut, Listen, Service};
 use crate::network::Facts;
 use lb_common::{NextHop, SocketKey, Station};
 
 /// A neighbour that is there answers within some milliseconds.
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What decides where services go, beside the config and who is in the pools.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Grounds {
+    planes: Vec<InterfacePlane>,
+    local: BTreeSet<IpAddr>,
+}
 
 impl<P: ProxyPlane + 'static> Controller<P> {
     /// Brings the planes to what is desired now; what they refuse is tried again later.
@@ -36,24 +44,16 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     pub(super) async fn try_reconcile(&mut self) -> Result<(), PlaneError> {
         let now = now();
         self.damper.clear();
-        self.pools.expire(now);
-        self.keep();
         let mut fold = self.pools.fold(now);
-        let mut placements = self.place(&self.config, &fold);
-        for (service, placement) in &mut placements {
-            // Once it is served, a fact that changes takes nothing away: only starts and reloads refuse.
-            if let (Placement::Refused { .. }, Some(last)) = (&placement, self.placements.get(service)) {
-                *placement = last.clone();
-            }
-        }
-        self.placements = placements;
-        self.announce(&fold);
+        self.place_again(&fold);
+        self.announce();
         self.look_for_newcomers(&fold).await;
         self.newcomers.hold(&mut fold, now);
         if self.pools.rise(&self.fold, &fold, now) {
             fold = self.pools.fold(now);
             self.newcomers.hold(&mut fold, now);
         }
+        self.keep();
         log_changes(&self.fold, &fold);
         self.fold = fold;
         self.folded_at = now;
@@ -165,6 +165,28 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         }
     }
 
+    /// Decides where the services go, if anything is another that this is decided from: among very many backends it is
+    /// the longest part of a reconcile.
+    pub(super) fn place_again(&mut self, fold: &Fold) {
+        let grounds = Some(Grounds {
+            planes: self.channels.planes.borrow().clone(),
+            local: self.channels.facts.borrow().local.clone(),
+        });
+        if self.grounds == grounds && fold.has_members_of(&self.fold) {
+            return;
+        }
+        self.grounds = grounds;
+        let mut placements = self.place(&self.config, fold);
+        for (service, placement) in &mut placements {
+            // Once it is served, a fact that changes takes nothing away: only starts and reloads refuse.
+            if let (Placement::Refused { .. }, Some(last)) = (&placement, self.placements.get(service)) {
+                *placement = last.clone();
+            }
+        }
+        self.placements = placements;
+        replace(&self.channels.outputs.neighbours, self.neighbours(fold));
+    }
+
     /// Where every service of `config` goes.
     pub(super) fn place(&self, config: &Config, fold: &Fold) -> BTreeMap<String, Placement> {
         let facts = self.channels.facts.borrow();
@@ -177,10 +199,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 
     /// Tells the others what the desired state needs of them.
-    pub(super) fn announce(&self, fold: &Fold) {
+    pub(super) fn announce(&self) {
         let outputs = &self.channels.outputs;
         replace(&outputs.targets, self.pools.targets());
-        replace(&outputs.neighbours, self.neighbours(fold));
         replace(&outputs.vips, self.vips());
         replace(&outputs.sought, self.config.services.iter().flat_map(ownership::vips).collect());
     }
@@ -189,7 +210,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     fn neighbours(&self, fold: &Fold) -> BTreeSet<IpAddr> {
         let placed =
             |service: &&Service| self.placements.get(&service.name).is_some_and(Placement::is_kernel);
-        let pools = self.config.services.iter().filter(placed).filter_map(|service| fold.get(&service.pool));
+        let pools = self.config.services.iter().filter(placed).map(|service| fold.of(&service.pool));
         pools.flatten().map(|judged| judged.member.address.ip()).collect()
     }
 
@@ -278,8 +299,7 @@ fn replace<T: PartialEq>(channel: &tokio::sync::watch::Sender<T>, value: T) {
 
 /// Logs every backend whose state is not what it was.
 fn log_changes(old: &Fold, new: &Fold) {
-    for (pool, judged) in new {
-        let old = old.get(pool).map(Vec::as_slice).unwrap_or_default();
+    for (pool, old, judged) in new.changed(old) {
         for (place, now) in judged.iter().enumerate() {
             let is_same = |old: &&Judged| old.member.address == now.member.address;
             // Mostly nobody came or went.

@@ -66,7 +66,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             tracing::info!("reload: {change}");
         }
         self.in_force.send_replace(new.clone());
-        self.config = new;
+        (self.config, self.grounds) = (new, None);
         self.pools = pools;
         self.try_reconcile().await?;
         Ok(Reloaded { changes })
@@ -83,7 +83,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         pools.change(pool, address, change, now())?;
         if let BackendChange::Put { .. } | BackendChange::Weight { .. } = change {
             self.check_address(address)?;
-            self.check_pools(&pools)?;
+            self.check_pools(&mut pools)?;
         }
         tracing::info!(pool, backend = %address, ?change, "changed by an operator");
         self.pools = pools;
@@ -104,9 +104,12 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     }
 
     /// Refuses backends that have no room, or that would take a service from the kernel planes.
-    pub(super) fn check_pools(&self, pools: &Pools) -> Result<(), RequestError> {
+    pub(super) fn check_pools(&self, pools: &mut Pools) -> Result<(), RequestError> {
         let fold = pools.fold(now());
         fits(&self.config, &fold)?;
+        if fold.has_members_of(&self.fold) {
+            return Ok(());
+        }
         for (service, placement) in self.place(&self.config, &fold) {
             let was_kernel = self.placements.get(&service).is_some_and(Placement::is_kernel);
             if was_kernel && !placement.is_kernel() {
@@ -205,7 +208,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 /// Whether every pool's table has a slot for each backend that takes new flows.
 pub(super) fn fits(config: &config::Config, fold: &Fold) -> Result<(), RequestError> {
     for pool in &config.pools {
-        let backends = fold.get(&pool.name).into_iter().flatten();
+        let backends = fold.of(&pool.name).iter();
         let weighted = backends.filter(|judged| judged.leaving.is_none() && judged.weight > 0).count();
         if weighted > pool.table_size as usize {
             return Err(RequestError::Invalid(format!(

@@ -56,7 +56,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// takes. Needs a tokio runtime.
     pub fn new(inputs: Inputs<P>) -> Result<Self, StartError> {
         let now = now();
-        let pools = Pools::new(&inputs.config, now);
+        let mut pools = Pools::new(&inputs.config, now);
         let kernel = match inputs.kernel {
             Ok(tables) => Ok(adopt(tables, &inputs.config)?),
             Err(reason) => Err(reason),
@@ -83,6 +83,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             clock: clock(),
             lost: inputs.kept.problem.into_iter().collect(),
             placements: [].into(),
+            grounds: None,
             kernel,
             proxy: Proxy::new(inputs.proxy),
             channels,
@@ -103,8 +104,10 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         }
         controller.restore(&inputs.kept.overrides);
         controller.adopt_backends(now);
-        controller.fold = controller.pools.fold(now);
-        controller.announce(&controller.fold);
+        let fold = controller.pools.fold(now);
+        controller.place_again(&fold);
+        controller.fold = fold;
+        controller.announce();
         Ok(controller)
     }
 
@@ -126,7 +129,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// Waits until every backend that takes new flows has a next hop: its neighbour may be resolved already, but
     /// the facts say so a moment later, and the first packets would be dropped.
     async fn first_hops(&mut self) {
-        let taking = self.takers(&self.pools.fold(now()));
+        let fold = self.pools.fold(now());
+        let taking = self.takers(&fold);
         self.resolve(&taking, PATIENCE).await;
     }
 
@@ -137,7 +141,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             .services
             .iter()
             .filter(|service| self.placements.get(&service.name).is_some_and(Placement::is_kernel));
-        let judged = served.filter_map(|service| fold.get(&service.pool)).flatten();
+        let judged = served.flat_map(|service| fold.of(&service.pool));
         let taking = judged.map(|judged| judged.member).filter(|member| member.weight > 0);
         taking.map(|member| member.address.ip()).collect()
     }
@@ -167,7 +171,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// nothing is known all are.
     async fn first_verdicts(&mut self) {
         let deadline = now() + self.pools.longest_check() + PATIENCE;
-        while !self.pools.unjudged().is_empty() {
+        while self.pools.has_unjudged() {
             match timeout_at(deadline.into(), self.channels.observations.recv()).await {
                 Ok(Some(observation)) => {
                     self.observe(observation);
