@@ -37,7 +37,7 @@ use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyServ
 use crate::model::Listen;
 
 use counters::Counters;
-use listener::{Desired, Listener};
+use listener::{Desired, End, Listener};
 use membership::Membership;
 use registry::Connections;
 use worker::{Command, Thread};
@@ -115,19 +115,19 @@ impl Proxy {
         self.refusals.take()
     }
 
-    /// Stops accepting, waits until all connections have ended, and resets those that are left after `drain`.
-    /// Blocks as long as that takes.
-    pub fn stop(mut self, drain: Duration) {
-        self.shut_down(later(Instant::now(), drain));
+    /// Stops accepting, waits until all connections have ended, and resets those that are left after `drain`, one after
+    /// another over `spread`. Blocks as long as that takes.
+    pub fn stop(mut self, drain: Duration, spread: Duration) {
+        self.shut_down(End { deadline: later(Instant::now(), drain), spread });
     }
 
-    fn shut_down(&mut self, deadline: Instant) {
+    fn shut_down(&mut self, end: End) {
         for listening in std::mem::take(&mut self.listens).into_values() {
-            listening.desired.send_replace(Desired::Closing(deadline));
+            listening.desired.send_replace(Desired::Closing(end));
         }
         for worker in &self.workers {
             // Fails only where the worker has ended.
-            let _ = worker.commands.send(Command::Stop(deadline));
+            let _ = worker.commands.send(Command::Stop(later(end.deadline, end.spread)));
         }
         for worker in self.workers.drain(..) {
             if worker.handle.join().is_err() {
@@ -143,7 +143,7 @@ impl Proxy {
         let membership = self.membership(listen, service, None)?;
         if let Some(leaving) = self.leaving.remove(&listen) {
             // Two groups of sockets on one address would share the clients.
-            leaving.desired.send_replace(Desired::Closing(Instant::now()));
+            leaving.desired.send_replace(Desired::Closing(End::now()));
             wait(listen, &leaving.bound)?;
         }
         let sockets = bind::bind(listen, self.workers.len())?;
@@ -184,7 +184,8 @@ impl Proxy {
         self.leaving.retain(|_, leaving| leaving.bound.try_recv() == Err(mpsc::TryRecvError::Empty));
         let Some(listening) = self.listens.remove(&listen) else { return Ok(()) };
         let Listening { desired, open, bound, .. } = listening;
-        desired.send_replace(Desired::Closing(later(Instant::now(), drain)));
+        let end = End { deadline: later(Instant::now(), drain), spread: Duration::ZERO };
+        desired.send_replace(Desired::Closing(end));
         self.leaving.insert(listen, Leaving { desired, bound });
         wait(listen, &open)
     }
@@ -247,6 +248,6 @@ impl ProxyPlane for Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shut_down(Instant::now());
+        self.shut_down(End::now());
     }
 }

@@ -22,6 +22,8 @@ use tokio::task::yield_now;
 use tokio::time::sleep_until;
 use tokio_util::task::TaskTracker;
 
+use crate::model::Cut;
+
 use super::counters::Shard;
 use super::listener::Desired;
 use super::target::Target;
@@ -96,7 +98,7 @@ pub(super) async fn serve(
         () = deadline(&mut desired) => {}
         () = relay.serve_clients() => {}
     }
-    relay.target.borrow().cut_all();
+    relay.target.borrow().cut(Cut::ALL);
     relay.tasks.wait().await;
 }
 
@@ -104,7 +106,7 @@ pub(super) async fn serve(
 async fn deadline(desired: &mut watch::Receiver<Desired>) {
     loop {
         let at = match *desired.borrow_and_update() {
-            Desired::Closing(at) => at,
+            Desired::Closing(end) => end.deadline,
             Desired::Open(_) => return,
         };
         tokio::select! {
@@ -285,7 +287,7 @@ mod tests {
 
     use lb_common::hash::Seed;
     use tokio::task::LocalSet;
-    use tokio::time::{Instant, timeout};
+    use tokio::time::timeout;
 
     use crate::data_plane::proxy::ProxyService;
     use crate::model::{Affinity, Cut, Listen, Member, Protocol, Scheduler};
@@ -295,6 +297,7 @@ mod tests {
     use crate::proxy::pools::Pools;
     use crate::proxy::registry::Registry;
 
+    use super::super::listener::End;
     use super::*;
 
     const SEED: Seed = [1, 2];
@@ -353,7 +356,7 @@ mod tests {
                 yield_now().await;
             }
             assert_eq!((counters.sum().connections, counters.sum().failures), (2, 1));
-            desired.send_replace(Desired::Closing(Instant::now()));
+            desired.send_replace(Desired::Closing(End::now()));
         };
         let serve = serve((socket, group), target, receiver, worker, open);
         LocalSet::new().run_until(async { tokio::join!(serve, talk) }).await;

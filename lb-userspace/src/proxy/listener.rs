@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use crate::model::Cut;
+
 use super::bind::Socket;
 use super::counters::Counters;
 use super::datagrams;
@@ -32,8 +34,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Desired {
     /// Take clients, for these backends.
     Open(Arc<Membership>),
-    /// Take no new clients; cut what is left at this time.
-    Closing(Instant),
+    /// Take no new clients; cut what is left.
+    Closing(End),
+}
+
+/// How what is left is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// From then on.
+    pub(super) deadline: Instant,
+    /// One connection after another over this time; datagrams' clients all at once.
+    pub(super) spread: Duration,
+}
+
+impl End {
+    /// All of it now.
+    pub(super) fn now() -> Self {
+        Self { deadline: Instant::now(), spread: Duration::ZERO }
+    }
 }
 
 /// One worker's socket of a listen address.
@@ -78,43 +96,50 @@ async fn accept(
         sessions.spawn_local(session::serve(client, address, Rc::clone(&target), Rc::clone(&worker)));
     };
 
-    let deadline = match TcpListener::from_std(socket) {
+    let end = match TcpListener::from_std(socket) {
         Ok(listener) => {
-            let deadline = accept_until_closing(&listener, &mut desired, &target, &start).await;
+            let end = accept_until_closing(&listener, &mut desired, &target, &start).await;
             match listener.into_std() {
                 Ok(socket) => accept_rest(&socket, &start),
                 Err(error) => tracing::warn!(%error, "the accept queue is lost"),
             }
-            deadline
+            end
         }
         Err(error) => {
             tracing::error!(%error, worker = worker.index, "a listener cannot be watched");
-            Instant::now()
+            End::now()
         }
     };
     drop(open);
 
     sessions.close();
-    if timeout_at(deadline, sessions.wait()).await.is_err() {
-        target.borrow().cut_all();
-        sessions.wait().await;
+    let (deadline, spread) = (end.deadline.into_std(), end.spread);
+    let mut step = Some(deadline);
+    while let Some(next) = step {
+        if timeout_at(next.into(), sessions.wait()).await.is_ok() {
+            return;
+        }
+        let now = Instant::now().into_std();
+        target.borrow().cut(Cut::at(deadline, spread, now));
+        step = Cut::next(deadline, spread, now);
     }
+    sessions.wait().await;
 }
 
-/// The time to reset what is left.
+/// How to reset what is left.
 async fn accept_until_closing(
     listener: &TcpListener,
     desired: &mut watch::Receiver<Desired>,
     target: &RefCell<Target>,
     start: &impl Fn(TcpStream, SocketAddr),
-) -> Instant {
+) -> End {
     let mut pause = Duration::ZERO;
     loop {
         let accepted = tokio::select! {
             biased;
             changed = desired.changed() => match changed {
                 Ok(()) => None,
-                Err(_) => return Instant::now(),
+                Err(_) => return End::now(),
             },
             accepted = async {
                 if !pause.is_zero() {
@@ -129,7 +154,7 @@ async fn accept_until_closing(
                 target.borrow_mut().update(membership);
                 None
             }
-            Desired::Closing(deadline) => Some(*deadline),
+            Desired::Closing(end) => Some(*end),
         };
         match accepted {
             Some(Ok((client, address))) => {
@@ -147,8 +172,8 @@ async fn accept_until_closing(
             }
             None => {}
         }
-        if let Some(deadline) = closing {
-            return deadline;
+        if let Some(end) = closing {
+            return end;
         }
     }
 }

@@ -59,13 +59,8 @@ impl Backend {
         }
     }
 
-    /// Resets every connection to it, for good.
-    pub(super) fn cut_all(&self) {
-        self.cut.send_replace(Cut::ALL);
-    }
-
     /// Resets more connections, or lets those stay that are left.
-    fn set_cut(&self, cut: Cut) {
+    pub(super) fn set_cut(&self, cut: Cut) {
         self.cut.send_if_modified(|old| {
             let is_new = *old != cut && !old.is_all();
             if is_new {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Listen;
+use crate::model::{Cut, Listen};
 
 use super::counters::Counters;
 use super::membership::{Backend, Membership};
@@ -64,10 +64,10 @@ impl Target {
         self.membership.listen
     }
 
-    /// Cuts every connection of the membership, on all workers.
-    pub(super) fn cut_all(&self) {
+    /// Cuts this much of the connections of the membership, on all workers.
+    pub(super) fn cut(&self, cut: Cut) {
         for backend in &self.membership.backends {
-            backend.cut_all();
+            backend.set_cut(cut);
         }
     }
 }

@@ -114,7 +114,7 @@ fn stop_waits_for_connections_and_resets_them_at_the_deadline() {
     let listen = setup.listen.address;
     let drain = Duration::from_secs(2);
     let start = Instant::now();
-    let stopping = thread::spawn(move || setup.proxy.stop(drain));
+    let stopping = thread::spawn(move || setup.proxy.stop(drain, Duration::ZERO));
     while TcpStream::connect(listen).is_ok() {
         assert!(start.elapsed() < drain, "still accepts");
     }
@@ -137,6 +137,30 @@ fn stop_waits_for_connections_and_resets_them_at_the_deadline() {
 }
 
 #[test]
+fn stop_resets_who_is_left_one_after_another() {
+    let backend = Echo::start(b'a');
+    let setup = Setup::over(&[member(backend.address, 1)]);
+    let mut clients: Vec<_> = (0..64).map(|_| setup.client()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(who(client), b'a'));
+    let (drain, spread) = (Duration::from_millis(500), Duration::from_secs(2));
+    let start = Instant::now();
+    let stopping = thread::spawn(move || setup.proxy.stop(drain, spread));
+    let ends = clients.into_iter().map(|mut client| {
+        thread::spawn(move || {
+            assert_reset(&mut client);
+            start.elapsed()
+        })
+    });
+    let ends: Vec<_> = ends.collect::<Vec<_>>().into_iter().map(|end| end.join().unwrap()).collect();
+    stopping.join().unwrap();
+    assert!(ends.iter().all(|end| *end >= drain), "{ends:?}");
+    // Half of them on each side of the middle, give or take what a busy machine is late.
+    let early = ends.iter().filter(|end| **end < drain + spread * 3 / 4).count();
+    let late = ends.iter().filter(|end| **end > drain + spread / 4).count();
+    assert!(early >= 16 && late >= 16, "{ends:?}");
+}
+
+#[test]
 fn stop_returns_as_soon_as_all_have_ended() {
     let backend = Echo::start(b'a');
     let setup = Setup::over(&[member(backend.address, 1)]);
@@ -144,7 +168,7 @@ fn stop_returns_as_soon_as_all_have_ended() {
     assert_eq!(who(&mut client), b'a');
     let start = Instant::now();
     thread::scope(|scope| {
-        scope.spawn(|| setup.proxy.stop(DEADLINE));
+        scope.spawn(|| setup.proxy.stop(DEADLINE, DEADLINE));
         client.shutdown(Shutdown::Write).unwrap();
         expect_end(&client);
     });

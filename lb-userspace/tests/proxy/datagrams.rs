@@ -335,7 +335,7 @@ fn stop_returns_as_soon_as_all_are_silent() {
     let setup = setup(2, service);
     Client::of(&setup).ask(b"hello", &[&backend]);
     let start = Instant::now();
-    setup.proxy.stop(DEADLINE);
+    setup.proxy.stop(DEADLINE, Duration::ZERO);
     assert!(start.elapsed() < DEADLINE / 2);
 }
 

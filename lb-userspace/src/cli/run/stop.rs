@@ -41,9 +41,12 @@ pub(super) async fn stop(
     if let Ok(hosted) = proxy.await
         && matches!(end, End::Graceful)
     {
-        let patience = config.borrow().daemon.drain_timeout;
-        tracing::info!(?patience, "draining; a further signal ends it");
-        let drained = spawn_blocking(move || hosted.proxy.stop(patience));
+        let (drain_timeout, drain_spread) = {
+            let daemon = &config.borrow().daemon;
+            (daemon.drain_timeout, daemon.drain_spread)
+        };
+        tracing::info!(?drain_timeout, ?drain_spread, "draining; a further signal ends it");
+        let drained = spawn_blocking(move || hosted.proxy.stop(drain_timeout, drain_spread));
         tokio::select! {
             drained = drained => drained.map_err(|error| anyhow!("the proxy plane cannot be drained: {error}"))?,
             () = further_signal(&mut signals) => tracing::warn!("stopping with open connections"),
