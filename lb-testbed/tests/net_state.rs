@@ -112,6 +112,8 @@ fn changes(count: u16) -> Vec<Override> {
         drain: None,
         removed: false,
         leaving: None,
+        ejected: None,
+        ejections: 0,
     };
     (1..=count).map(one).collect()
 }

@@ -23,6 +23,8 @@ fn plain() -> Override {
         drain: None,
         removed: false,
         leaving: None,
+        ejected: None,
+        ejections: 0,
     }
 }
 
@@ -31,7 +33,9 @@ fn several() -> Vec<Override> {
     let drained = Override { drain: at(1_800_000_000_123), weight: None, ..plain() };
     let address = "[2001:db8::1]:80".parse().unwrap();
     let removed = Override { removed: true, leaving: at(1_800_000_000_999), file: None, ..plain() };
-    vec![plain(), Override { address, ..drained }, removed]
+    let address_too = "10.0.0.2:80".parse().unwrap();
+    let ejected = Override { address: address_too, ejected: at(1_800_000_000_001), ejections: 3, ..plain() };
+    vec![plain(), Override { address, ..drained }, removed, ejected]
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -98,9 +102,12 @@ prop_compose! {
         drain in proptest::option::of(0..4_000_000_000_000_u64),
         removed in any::<bool>(),
         leaving in proptest::option::of(0..4_000_000_000_000_u64),
+        ejected in proptest::option::of(0..4_000_000_000_000_u64),
+        ejections in any::<u32>(),
     ) -> Override {
         let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-        Override { pool, address, file, weight, drain: drain.map(at), removed, leaving: leaving.map(at) }
+        let (drain, leaving, ejected) = (drain.map(at), leaving.map(at), ejected.map(at));
+        Override { pool, address, file, weight, drain, removed, leaving, ejected, ejections }
     }
 }
 

@@ -123,6 +123,23 @@ impl Ejector {
         self.backends.get(&backend)?.ejection.as_ref().filter(|ejection| ejection.until > now)
     }
 
+    /// Those who are ejected, each with the end and how many ejections in a row it is.
+    pub fn ejections(&self, now: Instant) -> impl Iterator<Item = (SocketAddr, Instant, u32)> {
+        self.backends.iter().filter_map(move |(backend, track)| {
+            let ejection = track.ejection.as_ref().filter(|ejection| ejection.until > now)?;
+            Some((*backend, ejection.until, track.remembered))
+        })
+    }
+
+    /// Goes on with what an earlier daemon has begun. `until` is given by this: at most so much from now.
+    pub fn resume(&mut self, backend: SocketAddr, row: u32, until: impl FnOnce(Duration) -> Instant) {
+        let row = row.clamp(1, MOST_DOUBLINGS);
+        let time = ejection_time(&self.settings, row - 1);
+        let why = "by the daemon before this one".to_owned();
+        let ejection = Some(Ejection { until: until(time), time, why });
+        self.backends.insert(backend, Track { ejection, remembered: row, ..Track::default() });
+    }
+
     /// Whether so few of `wanted` backends are left that nobody's ejection counts.
     pub fn panics(&self, left: usize, wanted: usize) -> bool {
         left * 100 < wanted * self.settings.panic as usize
@@ -374,6 +391,34 @@ mod tests {
         assert_eq!(pool.look_at(&[], |number| number != 4).len(), 1);
         // One that is ejected and fails its check makes no room for another.
         assert!(pool.look_at(&[], |number| number < 2).len() <= 1);
+    }
+
+    #[test]
+    fn ejections_go_on_where_an_earlier_daemon_has_begun_them() {
+        let settings = Outlier { ejection: 10 * SECOND, longest: 60 * SECOND, ..Outlier::default() };
+        let mut pool = Pool::new(2, settings);
+        for (number, row) in [(1, 3), (2, 1)] {
+            let now = pool.now;
+            pool.ejector.resume(address(number), row, |most| {
+                assert_eq!(most, [10, 20, 40][row as usize - 1] * SECOND);
+                // That of the second has ended meanwhile.
+                if number == 1 { now + 5 * SECOND } else { now }
+            });
+        }
+        assert_eq!(pool.ejected(pool.now), [1]);
+        let kept: Vec<_> = pool.ejector.ejections(pool.now).collect();
+        assert_eq!(kept, [(address(1), pool.now + 5 * SECOND, 3)]);
+        for second in 1..5 {
+            assert_eq!(pool.look(&[(1, attempts(5, 0, 5))]), [1], "{second} s");
+        }
+        assert!(pool.look(&[]).is_empty());
+        // Each knows how often it has been out.
+        assert_eq!(pool.look(&[(1, attempts(5, 0, 5))]), [1]);
+        assert_eq!(pool.time(1), Some(60 * SECOND));
+        pool.ejector.backends.remove(&address(1));
+        assert_eq!(pool.look(&[(2, attempts(5, 0, 5))]), [2]);
+        assert_eq!(pool.time(2), Some(20 * SECOND));
+        assert!(Ejector::new(settings).ejections(pool.now).next().is_none());
     }
 
     #[test]

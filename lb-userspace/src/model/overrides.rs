@@ -1,4 +1,4 @@
-//! What was changed at run time, as it survives the daemon.
+//! What was changed at run time, and who is ejected, as it survives the daemon.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -27,6 +27,24 @@ pub struct Override {
     /// Until when its old flows stay after it was taken from the pool.
     #[serde(with = "moment")]
     pub leaving: Option<SystemTime>,
+    /// Ejected for what its clients met: until when.
+    #[serde(with = "moment", default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<SystemTime>,
+    /// Ejections in a row, this one included.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ejections: u32,
+}
+
+impl Override {
+    /// Whether somebody has changed it at run time; else it is only ejected.
+    pub fn is_change(&self) -> bool {
+        self.file.is_none() || self.weight.is_some() || self.drain.is_some() || self.removed
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// RFC 3339, UTC, milliseconds.

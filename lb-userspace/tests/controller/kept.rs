@@ -193,6 +193,8 @@ async fn what_does_not_fit_is_left_out() {
         drain: None,
         removed: false,
         leaving: None,
+        ejected: None,
+        ejections: 0,
     };
     // The listen address, one of the other family is no harm, and eleven where there is room for ten.
     let mut all = vec![kept("192.0.2.10:80"), kept("0.0.0.0:80")];

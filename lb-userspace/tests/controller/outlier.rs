@@ -8,7 +8,7 @@ use lb_userspace::data_plane::kernel::KernelCounters;
 use lb_userspace::data_plane::proxy::ProxyTraffic;
 use lb_userspace::model::{Cut, Listen, Protocol};
 
-use super::harness::{A, B, C, WEB, World, address, named};
+use super::harness::{A, B, C, WEB, World, address, named, tc};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,6 +49,40 @@ async fn a_backend_that_refuses_clients_is_ejected_and_returns() {
     assert_eq!(world.web().iter().map(|slot| slot.current()).collect::<Vec<_>>(), {
         before.iter().map(|slot| slot.current()).collect::<Vec<_>>()
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_outlives_its_daemon_and_not_its_section() {
+    let config = ejecting("consecutive = 5, ejection = \"30s\"");
+    let world = World::start(&config).await;
+    meet(&world, &[(A, [10, 10, 0]), (B, [10, 10, 0])]).await;
+    meet(&world, &[(A, [15, 10, 5]), (B, [20, 20, 0])]).await;
+    assert_eq!(world.backend(A).await.state, "down");
+    let kept = world.overrides.borrow().overrides.to_vec();
+    assert_eq!(kept.iter().map(|kept| (kept.address, kept.ejections)).collect::<Vec<_>>(), [(address(A), 1)]);
+
+    let world = World::restore(&config, world.stop().await, tc(), kept.clone()).unwrap();
+    world.all_up().await;
+    world.done().await;
+    let status = world.backend(A).await;
+    assert_eq!((status.state.as_str(), status.effective_weight, status.slots), ("down", 0, 0));
+    assert!(status.reason.contains("ejected for 30s: by the daemon before this one"), "{}", status.reason);
+    assert_eq!(status.overrides, Vec::<String>::new());
+    assert_eq!(world.overrides.borrow().overrides[0].ejections, 1);
+    world.pass(32 * SECOND).await;
+    assert_eq!(world.backend(A).await.state, "up");
+    assert!(world.overrides.borrow().overrides.is_empty(), "it is over");
+    // It has not forgotten how often that was.
+    meet(&world, &[(A, [15, 10, 5]), (B, [20, 20, 0])]).await;
+    meet(&world, &[(A, [20, 10, 10]), (B, [30, 30, 0])]).await;
+    let reason = world.backend(A).await.reason;
+    assert!(reason.contains("ejected for 1m: 5 connections"), "{reason}");
+
+    let world = World::restore(WEB, world.stop().await, tc(), kept).unwrap();
+    world.all_up().await;
+    world.done().await;
+    assert_eq!(world.backend(A).await.state, "up");
+    assert!(world.overrides.borrow().overrides.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

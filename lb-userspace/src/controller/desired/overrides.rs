@@ -1,7 +1,8 @@
-//! What was changed at run time, for a next daemon, and from the last one.
+//! What was changed at run time and who is ejected, for a next daemon, and from the last one.
 //!
 //! A restart is like a reload from the file that the last daemon had read to the one that this daemon reads.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,12 +35,12 @@ impl Clock {
 }
 
 impl Pools {
-    /// Every backend that is not, or not only, as the file says.
-    pub fn overrides(&self, clock: Clock) -> Vec<Override> {
+    /// Every backend that is not, or not only, as the file says, and every one that is ejected at `now`.
+    pub fn overrides(&self, clock: Clock, now: Instant) -> Vec<Override> {
         let wall = |deadline: Option<Instant>| deadline.map(|deadline| clock.wall(deadline));
-        let of = |pool: &str, record: &Record| {
+        let of = |pool: &str, record: &Record, ejected: Option<&(Instant, u32)>| {
             let file = record.configured.as_ref().map(|backend| backend.weight);
-            record.is_overridden().then(|| Override {
+            (record.is_overridden() || ejected.is_some()).then(|| Override {
                 pool: pool.to_owned(),
                 address: record.address,
                 file,
@@ -47,12 +48,19 @@ impl Pools {
                 drain: wall(record.drain),
                 removed: !record.is_present(),
                 leaving: wall(record.leaving()),
+                ejected: wall(ejected.map(|(until, _)| *until)),
+                ejections: ejected.map_or(0, |(_, row)| *row),
             })
         };
-        let pools = self.pools.iter().filter(|(_, entry)| entry.is_overridden());
-        pools
-            .flat_map(|(name, entry)| entry.pool().records.iter().filter_map(|record| of(name, record)))
-            .collect()
+        let kept = self.pools.iter().flat_map(|(name, entry)| {
+            let ejections = entry.pool().ejector.iter().flat_map(|ejector| ejector.ejections(now));
+            let ejected: BTreeMap<_, _> =
+                ejections.map(|(backend, until, row)| (backend, (until, row))).collect();
+            let is_kept = entry.is_overridden() || !ejected.is_empty();
+            let records = entry.pool().records.iter().filter(|_| is_kept);
+            records.filter_map(|record| of(name, record, ejected.get(&record.address))).collect::<Vec<_>>()
+        });
+        kept.collect()
     }
 
     /// Takes over what the last daemon kept. What would add a backend, or take a weight of 0 from one, is left to
@@ -63,6 +71,9 @@ impl Pools {
         let mut left = Vec::new();
         for kept in overrides {
             let Some(pool) = self.pool(&kept.pool) else { continue };
+            if let (Some(ejector), Some(until)) = (&mut pool.ejector, kept.ejected) {
+                ejector.resume(kept.address, kept.ejections, |most| clock.process(until, most));
+            }
             let (drain, leaving) = (process(kept.drain), process(kept.leaving));
             let record = pool.records.iter_mut().find(|record| record.address == kept.address);
             match (record, kept.file) {

@@ -60,7 +60,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         if drift > DRIFT {
             self.clock = now;
         }
-        let overrides = self.pools.overrides(self.clock);
+        let overrides = self.pools.overrides(self.clock, now.process);
         self.channels.outputs.overrides.send_if_modified(|snapshot| {
             let is_new = *snapshot.overrides != overrides;
             if is_new {
@@ -79,7 +79,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             failure.map(|failure| format!("changes at run time would not survive a restart: {failure}"));
         KeptStatus {
             file: self.channels.file.clone(),
-            changes: snapshot.overrides.len() as u64,
+            changes: snapshot.overrides.iter().filter(|kept| kept.is_change()).count() as u64,
             problems: self.lost.iter().cloned().chain(failure).collect(),
         }
     }
