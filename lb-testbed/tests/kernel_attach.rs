@@ -230,6 +230,17 @@ fn clsact_filters_are_replaced_and_removed() -> Result<()> {
     assert_ne!(second, first, "another program");
     assert!(second[0].contains(&format!(" id {} ", fixture.program_id(names::PROGRAM_TC)?)), "{second:?}");
 
+    // Somebody else deletes ours, and not what is beside it; then all of the qdisc.
+    for deletion in ["filter del dev v0 ingress prio 19522", "qdisc del dev v0 clsact"] {
+        run("tc filter add dev v0 ingress prio 5 bpf bytecode '1,6 0 0 0,'")?;
+        assert_eq!(plane.programs.attached()?, [(a.index, Plane::Tc)].into());
+        run(&format!("tc {deletion}"))?;
+        assert_eq!(plane.programs.attached()?, [].into(), "{deletion}");
+        plane.programs.attach_clsact(&a)?;
+        assert_eq!(filters()?.len(), 1, "{deletion}");
+        assert_eq!(plane.programs.attached()?, [(a.index, Plane::Tc)].into());
+    }
+
     assert_eq!(plane.programs.attach(&a, PlaneChoice::Auto)?.plane, Some(Plane::Tc));
     if has_tcx() {
         // A kernel that has got it since: the filter goes when the link is there.

@@ -23,8 +23,8 @@ use crate::model::Plane;
 use crate::network::Link;
 
 /// Our place among clsact filters: a priority that nothing else is known to use.
-const CLSACT_PRIORITY: u16 = 19_522;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
+pub(super) const CLSACT_PRIORITY: u16 = 19_522;
+pub(super) const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// What an interface has now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,8 +148,7 @@ impl Programs {
         Ok(())
     }
 
-    /// The interfaces (by index) that have programs of ours now, each with its plane. A clsact filter that somebody has
-    /// deleted is taken to be there.
+    /// The interfaces (by index) that have programs of ours now, each with its plane.
     ///
     /// # Errors
     /// A pin cannot be read.

@@ -11,10 +11,12 @@ use aya::programs::TcAttachType;
 use aya::programs::tc::qdisc_detach_program;
 use lb_common::names;
 
+use super::attach::{CLSACT_HANDLE, CLSACT_PRIORITY};
 use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
 use super::syscall;
 use crate::model::Plane;
+use crate::network::qdiscs;
 
 /// Where on an interface a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +76,17 @@ impl Pinned {
         Some(Self::new(dir, ifindex.parse().ok()?, hook))
     }
 
-    /// Whether the pin exists and still holds its interface. Removes a dead one.
+    /// Whether the pin exists and still holds its interface, or marks a filter that is there. Removes a dead one.
     pub(super) fn is_live(&self) -> Result<bool, KernelError> {
         if !self.path.try_exists().map_err(KernelError::file(&self.path, "look for"))? {
             return Ok(false);
         }
         let live = match self.hook {
-            Hook::Clsact => interface_name(self.ifindex).is_some(),
+            // Where the kernel does not say, it is taken to be there.
+            Hook::Clsact => {
+                interface_name(self.ifindex).is_some()
+                    && qdiscs::has_filter(self.ifindex, CLSACT_PRIORITY, CLSACT_HANDLE.into()).unwrap_or(true)
+            }
             Hook::Xdp | Hook::XdpGeneric | Hook::Tcx => {
                 let link = syscall::open_pin(&self.path).map_err(KernelError::file(&self.path, "open"))?;
                 let target = syscall::link_target(link.as_fd())
