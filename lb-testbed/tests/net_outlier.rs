@@ -84,6 +84,38 @@ fn who_refuses_and_who_is_silent(plane: Plane) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The next daemon has seen nobody fail.
+#[test]
+fn who_is_ejected_stays_so_over_a_restart() -> anyhow::Result<()> {
+    let mut bed = Bed::start(Setup {
+        vips: vec![VIP4],
+        check: "none",
+        pool: "outlier = { consecutive = 5, ejection = \"2m\" }\n",
+        ..Setup::on(Plane::Tc)
+    })?;
+    let churn = bed.churn(RATE);
+    eventually("new flows", DEADLINE, || Ok((churn.begun() > 5).then_some(())))?;
+    bed.servers[0].pause();
+    state_is(&bed, 0, "down")?;
+    churn.stop()?;
+    bed.servers[0].resume()?;
+    ensure!(bed.sluice.stop(DEADLINE)?.success(), "{}", bed.sluice.log());
+    bed.sluice.start()?;
+    let reason = state_is(&bed, 0, "down")?;
+    ensure!(reason.contains("ejected for 2m: by the daemon before this one"), "{reason}");
+    let flows = bed.long(30, None)?;
+    ensure!(flows.report().broken == 0 && flows.report().backends.len() == 2, "{}", flows.report());
+
+    // Without the section there are no ejections.
+    let config = bed.config(&[100; 3]);
+    let section = config.lines().find(|line| line.starts_with("outlier")).unwrap_or_default();
+    bed.reload(&config.replace(section, ""))?;
+    state_is(&bed, 0, "up")?;
+    let flows = flows.finish()?;
+    ensure!(flows.broken == 0, "{flows}");
+    Ok(())
+}
+
 /// Waits for the state; the reason.
 fn state_is(bed: &Bed, server: usize, state: &str) -> anyhow::Result<String> {
     eventually(&format!("{} is {state}", bed.servers[server].id()), DEADLINE, || {
