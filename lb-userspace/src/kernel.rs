@@ -24,6 +24,7 @@ mod error;
 mod exact;
 mod flow_table;
 mod flows;
+mod host;
 mod inner;
 mod layout;
 mod left;

@@ -16,8 +16,9 @@ use lb_common::names;
 use super::bpffs::BpfDir;
 use super::cleanup::{self, Report};
 use super::error::{KernelError, words};
+use super::host::{self, Offload};
 use super::links::{self, Hook, Pinned};
-use super::syscall::{self, Offload};
+use super::syscall;
 use crate::config::PlaneChoice;
 use crate::model::Plane;
 use crate::network::Link;
@@ -310,7 +311,7 @@ fn pin<E: std::error::Error + 'static>(
 fn require_no_offloads(link: &Link) -> Result<(), KernelError> {
     let mut on = Vec::new();
     for offload in [Offload::Gro, Offload::Gso, Offload::Tso, Offload::Lro] {
-        match syscall::offload(&link.name, offload) {
+        match host::offload(&link.name, offload) {
             Ok(true) => on.push(offload.name()),
             Ok(false) => {}
             // A driver without it.

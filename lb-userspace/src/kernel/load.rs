@@ -15,11 +15,12 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::attach::Programs;
 use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
+use super::host;
 use super::inner;
 use super::layout;
 use super::links;
 use super::maps::Tables;
-use super::syscall::{self, Map};
+use super::syscall::Map;
 use crate::config::Config;
 use crate::controller::table_sizes::TableSizes;
 use crate::model::Plane;
@@ -188,7 +189,7 @@ fn load(dir: &BpfDir, settings: &Settings<'_>, seed: Seed) -> Result<Ebpf, Kerne
         .override_global(names::GLOBAL_FLOW_SECRET, &secret, true)
         .override_global(names::GLOBAL_FLOW_COUNT, &buckets, true)
         // Where the kernel gives none, the programs for sockets are not attached.
-        .override_global(names::GLOBAL_NETNS, &syscall::netns_cookie().unwrap_or(0), true)
+        .override_global(names::GLOBAL_NETNS, &host::netns_cookie().unwrap_or(0), true)
         .load(settings.object)
         .map_err(|error| KernelError::Object { reason: words(&error) })
 }

@@ -15,7 +15,7 @@ use lb_common::names::PROGRAMS_LOCAL;
 use super::attach::Programs;
 use super::bpffs::{self, BpfDir};
 use super::error::{KernelError, words};
-use super::{cgroup, syscall};
+use super::{cgroup, host, syscall};
 
 /// Why sockets of this host are left alone.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ impl Programs {
     }
 
     fn attach_all(&mut self) -> Result<PathBuf, LocalError> {
-        syscall::netns_cookie().map_err(LocalError::NoCookie)?;
+        host::netns_cookie().map_err(LocalError::NoCookie)?;
         let (cgroup, directory) = cgroup::root()?;
         for name in PROGRAMS_LOCAL {
             let pin = self.dir().pin(bpffs::LOCAL, name);
