@@ -445,7 +445,9 @@ fn more_backends_than_the_maps_hold_are_refused() {
             format!("[[pool.backend]]\naddress = \"10.{a}.{b}.{c}:81\"\n")
         })
         .collect();
-    let text = format!("{SMALL}[[pool]]\nname = \"many\"\n{backends}");
+    let service = "[[service]]\nname = \"many\"\nlisten = \"192.0.2.11:81\"\npool = \"many\"\n";
+    let text = format!("{SMALL}{service}[[pool]]\nname = \"many\"\n{backends}");
+    assert!(parse(&text.replace("pool = \"many\"", "pool = \"many\"\nforward = \"proxy\"")).is_ok());
     let problems = parse(&text).unwrap_err();
     assert_eq!(
         messages(&problems),

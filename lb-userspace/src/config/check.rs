@@ -34,9 +34,9 @@ pub(super) fn check(report: &Report<'_>, file: File) -> Read<Config> {
             nat(report, &file.kernel, *index, service, pool);
         }
     }
-    endpoints(report, &file.kernel, &services, &by_name);
+    let named = endpoints(report, &file.kernel, &services, &by_name);
     all_down(report, &services);
-    capacities(report, &file.kernel, &services, &pools);
+    capacities(report, &file.kernel, &services, pools.len(), named);
 
     Ok(Config {
         daemon: file.daemon,
@@ -154,13 +154,13 @@ fn nat(report: &Report<'_>, kernel: &Kernel, index: usize, service: &Service, po
 }
 
 /// Services of one pool may share its backends on the kernel planes. A backend of two pools would be judged twice,
-/// and its packets do not tell by whom.
+/// and its packets do not tell by whom. How many ids the backends of those planes take: one for each protocol.
 fn endpoints(
     report: &Report<'_>,
     kernel: &Kernel,
     services: &[(usize, &Service)],
     pools: &HashMap<&str, &Pool>,
-) {
+) -> usize {
     let mut owners: HashMap<(SocketAddr, Protocol), &Service> = HashMap::new();
     for (index, service) in services {
         let Some(pool) = pools.get(service.pool.as_str()) else { continue };
@@ -185,6 +185,7 @@ fn endpoints(
             report.fault(&format!("service[{index}].pool"), fault.hint(hint));
         }
     }
+    owners.len()
 }
 
 /// A pool has one set of tables for all its services.
@@ -206,7 +207,8 @@ fn capacities(
     report: &Report<'_>,
     kernel: &Kernel,
     services: &[(usize, &Service)],
-    pools: &[(usize, &Pool)],
+    pools: usize,
+    backends: usize,
 ) {
     let refuse = |path: &str, what: &str, count: usize, most: u32, hint: &str| {
         if count > most as usize {
@@ -218,10 +220,9 @@ fn capacities(
     // Every listen address takes an entry, and every IP address one more.
     let listens = services.iter().map(|(_, service)| service.listen.len()).sum();
     too_many("service", "listen addresses", listens, limits::SERVICES / 2);
-    let backends = pools.iter().map(|(_, pool)| pool.backends.len()).sum();
     let raise = format!("raise kernel.backends, up to {}", limits::MAX_BACKENDS);
     let hint = if backends <= limits::MAX_BACKENDS as usize { raise.as_str() } else { "leave some out" };
     refuse("pool", "backends", backends, kernel.backends, hint);
     // One table a family and protocol.
-    too_many("pool", "pools", pools.len(), limits::TABLES / 4);
+    too_many("pool", "pools", pools, limits::TABLES / 4);
 }
