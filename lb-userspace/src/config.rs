@@ -42,6 +42,15 @@ pub use changes::{changes, frozen};
 use problem::{Fault, Problem};
 pub use proxied::{NeedsProxy, needs_proxy};
 
+/// Why no config could hold a backend at this address, in words.
+pub fn no_backend_at(address: SocketAddr) -> Option<String> {
+    let zone = matches!(address, SocketAddr::V6(address) if address.scope_id() != 0);
+    match address::judge(address) {
+        Err(fault) => Some(fault.reason),
+        Ok(_) => zone.then(|| "has a zone, and a zone means something on one host only".to_owned()),
+    }
+}
+
 /// A larger file is no config: 64 MiB hold more backends than the kernel's maps.
 const LARGEST: u64 = 64 * 1024 * 1024;
 

@@ -55,7 +55,11 @@ fn parse(text: &str) -> Result<SocketAddr, Fault> {
         let fault = Fault::new("has a zone, and a zone means something on one host only");
         return Err(fault.hint("write a global or unique local address"));
     }
-    let address: SocketAddr = text.parse().map_err(|_| explain(text))?;
+    judge(text.parse().map_err(|_| explain(text))?)
+}
+
+/// The address, where a service could listen on it or a backend be reached at it.
+pub(super) fn judge(address: SocketAddr) -> Result<SocketAddr, Fault> {
     if address.port() == 0 {
         return Err(Fault::new("port 0 is not within 1 to 65535").hint("write the port after the colon"));
     }

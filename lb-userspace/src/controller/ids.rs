@@ -16,7 +16,8 @@ use crate::model::Protocol;
 /// The kernel's maps have no room for another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no room for another {what}: {limit} are in use (hint: remove some, or use another balancer for them)"
+    "no room for another {what}: {limit} are in use (hint: remove some, or use another balancer for them{more})",
+    more = if *what == "backend" { "; or raise kernel.backends, which needs `sluice cleanup`" } else { "" }
 )]
 pub struct Exhausted {
     /// `backend`, `service` or `table`.

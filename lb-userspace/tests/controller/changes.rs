@@ -173,8 +173,11 @@ async fn bad_changes_are_refused_and_change_nothing() {
     let state = world.kernel.state();
     let put = BackendChange::Put { weight: 1 };
     for (backend, expected) in [
-        ("10.0.0.9:0", "could listen on"),
-        ("0.0.0.0:80", "could listen on"),
+        ("10.0.0.9:0", "port 0"),
+        ("0.0.0.0:80", "unspecified"),
+        ("255.255.255.255:80", "broadcast"),
+        ("[fe80::1]:80", "link-local"),
+        ("[2001:db8::1%2]:80", "zone"),
         ("192.0.2.10:80", "would loop"),
         ("10.0.0.3:80", "could not stay on the kernel planes"),
     ] {

@@ -205,7 +205,7 @@ async fn what_does_not_fit_is_left_out() {
     assert_eq!(status.pools[0].backends.len(), 13);
     let problems = &status.kept.problems;
     assert_eq!(problems.len(), 3, "{problems:?}");
-    for (problem, part) in problems.iter().zip(["would loop", "could listen on", "table_size = 13"]) {
+    for (problem, part) in problems.iter().zip(["would loop", "unspecified", "table_size = 13"]) {
         assert!(problem.contains(part), "{problem}");
     }
     assert_eq!(status.warnings[..3], problems[..]);

@@ -1,6 +1,6 @@
 //! Requests, one at a time; each is answered after the planes have confirmed what it asked for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -78,7 +78,10 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         address: SocketAddr,
         change: BackendChange,
     ) -> Result<(), RequestError> {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let mut address = address;
+        if let IpAddr::V4(plain) = address.ip().to_canonical() {
+            address.set_ip(plain.into());
+        }
         let mut pools = self.pools.clone();
         pools.change(pool, address, change, now())?;
         if let BackendChange::Put { .. } | BackendChange::Weight { .. } = change {
@@ -93,8 +96,8 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// Refuses a backend that no config could hold.
     pub(super) fn check_address(&self, address: SocketAddr) -> Result<(), RequestError> {
         let invalid = |reason: String| Err(RequestError::Invalid(reason));
-        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
-            return invalid(format!("{address} is no address that a backend could listen on"));
+        if let Some(reason) = config::no_backend_at(address) {
+            return invalid(format!("{address}: {reason}"));
         }
         let twin = self.config.services.iter().find(|service| service.listen.contains(&address));
         if let Some(service) = twin {
@@ -212,8 +215,9 @@ pub(super) fn fits(config: &config::Config, fold: &Fold) -> Result<(), RequestEr
         let weighted = backends.filter(|judged| judged.leaving.is_none() && judged.weight > 0).count();
         if weighted > pool.table_size as usize {
             return Err(RequestError::Invalid(format!(
-                "pool {:?}: {weighted} backends of positive weight do not fit table_size = {} (hint: raise it, \
-                 and restart the daemon)",
+                "pool {:?}: {weighted} backends of positive weight do not fit table_size = {} (hint: use \
+                 a pool of another name with a larger one; or stop sluice, run `sluice cleanup`, which ends the flows, and \
+                 raise it)",
                 pool.name, pool.table_size
             )));
         }
