@@ -4,7 +4,7 @@
 //! look-up and insert), so the code that the verifier accepts is the code that the host tests run.
 //!
 //! The walk:
-//! 1. [`link`]: Ethernet and at most two VLAN tags; anything but IPv4 and IPv6 passes.
+//! 1. [`link`]: Ethernet and at most two VLAN tags; anything but IPv4, IPv6 and ARP passes.
 //! 2. [`family`]: addresses, where the ports are, and what stands in the way of translating.
 //! 3. The service look-up. Not a service: perhaps a reply of a backend ([`reply`]), else it passes untouched.
 //! 4. [`segment`]: the TCP or UDP header must make sense.

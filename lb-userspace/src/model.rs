@@ -120,7 +120,8 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forward {
-    /// The best that works here: nat where replies return through this host, else proxy.
+    /// The best that works here: nat where a kernel plane can serve it, else proxy. Whether the replies return through
+    /// this host is not looked at.
     Auto,
     /// Destination NAT in the kernel planes; replies are translated on their way back.
     Nat,

@@ -180,7 +180,7 @@ impl Network {
     }
 
     /// Stops the task, then deletes every neighbour entry that carries our mark, whoever made it; says how
-    /// many there were. For `stop --detach`.
+    /// many there were. For `run --detach`.
     ///
     /// # Errors
     /// The kernel refuses (CAP_NET_ADMIN), or cannot be asked.

@@ -35,7 +35,7 @@ enum Verb {
     Demo(demo::Options),
     /// Run every test ring that this host can run
     Test(test::Options),
-    /// Measure the data path in the kernel, or the planes beside other balancers end to end
+    /// Measure: what a packet costs, what clients notice, what floods and changes break (docs/benchmarks.md)
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Run the kernel ring on Debian 12's kernel (6.1), in a virtual machine

@@ -41,7 +41,7 @@ pub fn plan(socket: &Path, file: &Path, json: bool) -> Result<(), Failure> {
     if json { print_json(&plan) } else { print(&render(&plan)) }
 }
 
-/// Where no daemon runs. What its planes would be, and what a daemon before it has left in the kernel, is seen by `run`.
+/// Where no daemon runs and none has left anything. What its planes would be is seen by `run`.
 fn first_start(config: &Config) -> Plan {
     let services = config.services.iter().map(|service| ServicePlan {
         name: service.name.clone(),

@@ -22,7 +22,7 @@ pub(super) const LOCAL: Words<bool> = &[("auto", Is(true)), ("off", Is(false))];
 
 pub(super) const PROTOCOL: Words<Protocol> = &[("tcp", Is(Protocol::Tcp)), ("udp", Is(Protocol::Udp))];
 
-const NOT_NAT: &str = "use \"nat\" where replies return through this host, else \"proxy\"; \"auto\" chooses";
+const NOT_NAT: &str = "use \"nat\" where replies return through this host, else \"proxy\"";
 
 pub(super) const FORWARD: Words<Forward> = &[
     ("auto", Is(Forward::Auto)),

@@ -81,7 +81,7 @@ impl Network {
 }
 
 /// Takes every address off that carries our mark, and says which. Needs no memory of what a daemon did: for
-/// `stop --detach` and `sluice cleanup`.
+/// `run --detach` and `sluice cleanup`.
 ///
 /// # Errors
 /// The kernel refuses (CAP_NET_ADMIN), or cannot be asked.
