@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub use backend::Judged;
 use backend::{Circumstances, Presence, Record};
 use entry::Entry;
-pub use fold::Fold;
+pub use fold::{Fold, Members};
 pub use overrides::Clock;
 
 use super::outlier::{Attempts, Ejector};
@@ -227,11 +227,6 @@ impl Pools {
         pools
             .flat_map(|(name, entry)| entry.pool().unjudged().map(|address| (name.clone(), address)))
             .collect()
-    }
-
-    /// Whether there are any.
-    pub fn has_unjudged(&self) -> bool {
-        self.pools.values().any(|entry| entry.pool().unjudged().next().is_some())
     }
 
     /// Lets a backend count as up until its first check.

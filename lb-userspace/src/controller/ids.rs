@@ -53,6 +53,8 @@ pub struct BackendIds {
     /// The last id of each index that was ever given out.
     last: BTreeMap<u32, BackendId>,
     free: BTreeSet<u32>,
+    /// Retired ones whose endpoint no pool knows any more, until that is confirmed.
+    leaving: BTreeSet<SocketKey>,
     /// How many there may be.
     limit: u32,
 }
@@ -155,25 +157,41 @@ impl BackendIds {
 
     /// Retires every id whose endpoint is not kept by the pool that it was given out for.
     pub fn retire<'p>(&mut self, keeper: impl Fn(&SocketKey) -> Option<&'p str>) {
-        for (endpoint, held) in &mut self.held {
+        let endpoints: Vec<_> = self.held.keys().copied().collect();
+        self.retire_some(&endpoints, keeper);
+    }
+
+    /// As [`Self::retire`], of these endpoints.
+    pub fn retire_some<'p, 'e>(
+        &mut self,
+        endpoints: impl IntoIterator<Item = &'e SocketKey>,
+        keeper: impl Fn(&SocketKey) -> Option<&'p str>,
+    ) {
+        for endpoint in endpoints {
+            let Some(held) = self.held.get_mut(endpoint) else { continue };
             let pool = keeper(endpoint);
             held.retired |= pool.is_none_or(|pool| held.pool.as_deref().is_some_and(|owner| owner != pool));
             if held.retired {
                 self.live.remove(&held.id);
+                self.leaving.insert(*endpoint);
             }
         }
     }
 
-    /// Frees the indexes of endpoints that no pool knows any more, once their retirement is confirmed.
+    /// Frees the indexes of retired endpoints that no pool knows any more, once their retirement is confirmed.
     pub fn release(&mut self, is_known: impl Fn(&SocketKey) -> bool, applied: &KernelState) {
-        let free = &mut self.free;
-        self.held.retain(|endpoint, held| {
+        self.leaving.retain(|endpoint| {
+            let Some(held) = self.held.get(endpoint).filter(|held| held.retired) else { return false };
             let index = held.id.index();
-            let keep = !held.retired || is_known(endpoint) || applied.backends.contains_key(&index);
-            if !keep {
-                free.insert(index);
+            if is_known(endpoint) {
+                return false;
             }
-            keep
+            if applied.backends.contains_key(&index) {
+                return true;
+            }
+            self.held.remove(endpoint);
+            self.free.insert(index);
+            false
         });
     }
 

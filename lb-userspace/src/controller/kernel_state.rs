@@ -1,6 +1,8 @@
 //! What should stand in the kernel planes' maps. No I/O: ids and tables are given out here, and everything
 //! derives from them, the folded pools and the facts of the network.
 
+mod settled;
+
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -11,13 +13,15 @@ use lb_common::{Backend, BackendId, Endpoint, NextHop, Service, Slot, SocketKey,
 
 use super::apply::Confirmed;
 use super::assignment::{Assignments, assign};
-use super::desired::{Fold, Judged};
+use super::desired::{Fold, Judged, Members};
 use super::ids::{BackendIds, Family, Part, ServiceIds, TableNumbers};
+use super::plan::plan;
 use crate::config::Config;
 use crate::data_plane::PlaneError;
-use crate::data_plane::kernel::{FlowCut, KernelState, Slots, Sweep};
+use crate::data_plane::kernel::{FlowCut, KernelAction, KernelState, Slots, Sweep};
 use crate::model::{self, Affinity, Protocol, Tracking};
 use crate::network::Facts;
+use settled::{Piece, Scope, Settled};
 
 /// Who is who in the maps.
 #[derive(Clone, Debug, Default)]
@@ -26,13 +30,18 @@ pub struct Identities {
     services: ServiceIds,
     tables: TableNumbers,
     assignments: Assignments,
+    settled: Settled,
 }
 
 /// What should stand in the maps.
 #[derive(Debug, Default)]
 pub struct Desired {
-    /// Everything that could be given an id.
+    /// Everything that could be given an id; of backends and endpoints, those of tables that have to be looked at.
     pub state: KernelState,
+    /// `None`: everything was looked at.
+    scope: Option<Scope>,
+    /// The tables that were looked at.
+    pieces: BTreeMap<u32, Piece>,
     /// Service indexes whose counters belonged to another one.
     pub clear_services: Vec<u32>,
     /// Backend indexes whose counters belonged to another one.
@@ -51,12 +60,36 @@ pub struct Desired {
 struct Table<'a> {
     pool: &'a model::Pool,
     part: Part,
-    judged: Vec<&'a Judged>,
+    /// Of the pool.
+    members: Option<&'a Members>,
     /// Listen addresses that lead here; never empty.
     listens: Vec<(&'a model::Service, SocketAddr)>,
+    number: u32,
+    /// Of `listens`, as far as they could be given ids.
+    entries: Vec<(SocketKey, Service)>,
+}
+
+impl Desired {
+    /// What leads there; none where everything is applied.
+    pub fn actions(&self, applied: &KernelState) -> Vec<KernelAction> {
+        match &self.scope {
+            Some(scope) => plan(&scope.of(applied, &self.state), &self.state),
+            None => plan(applied, &self.state),
+        }
+    }
 }
 
 impl Table<'_> {
+    /// The backends of the table's family.
+    fn judged(&self) -> impl Iterator<Item = &Judged> {
+        let judged = self.members.into_iter().flat_map(|members| members.iter());
+        judged.filter(|judged| Family::of(judged.member.address.ip()) == self.part.family)
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = SocketKey> {
+        self.judged().map(|judged| self.endpoint(judged.member.address))
+    }
+
     /// The endpoint of a backend for this table's protocol.
     fn endpoint(&self, address: SocketAddr) -> SocketKey {
         SocketKey::new(address, self.part.protocol.number())
@@ -76,6 +109,7 @@ impl Identities {
                 &pools,
             ),
             assignments: Assignments::default(),
+            settled: Settled::default(),
         }
     }
 
@@ -109,40 +143,78 @@ impl Identities {
             desired.state.routes = facts.routes.clone();
         }
 
-        let tables = tables(config, fold, served);
-        self.name_backends(&tables, confirmed, sweep, &mut desired);
-        for table in &tables {
-            let number = match self.tables.claim(&table.pool.name, table.part, applied) {
-                Ok(number) => number,
-                Err(error) => {
-                    desired.errors.push(PlaneError::new(format!("pool {:?}", table.pool.name), error));
-                    continue;
-                }
-            };
-            let cuts = self.cuts(table, number);
-            let slots = match self.slots(table, number, confirmed, &cuts) {
+        let mut tables = tables(config, fold, served);
+        tables.retain_mut(|table| self.number(table, applied, sweep, &mut desired));
+        let scope = self.settled.scope(&tables, confirmed, facts);
+        let (settled, stale): (Vec<_>, Vec<_>) =
+            tables.iter().partition(|table| self.settled.table(table.number, scope.as_ref()).is_some());
+        self.name_backends(&stale, scope.as_ref(), confirmed, sweep, &mut desired);
+        for table in settled {
+            let piece = self.settled.table(table.number, scope.as_ref());
+            desired.cuts.extend(piece.into_iter().flat_map(|piece| &piece.cuts));
+            if let Some(slots) = applied.tables.get(&table.number) {
+                put_table(table, Arc::clone(slots), &mut desired);
+            }
+        }
+        for table in stale {
+            let cuts = self.cuts(table);
+            let slots = match self.slots(table, confirmed, &cuts) {
                 Ok(slots) => slots,
                 Err(error) => {
                     desired.errors.push(error);
-                    match applied.tables.get(&number) {
+                    match applied.tables.get(&table.number) {
                         Some(slots) => slots.clone(),
                         None => continue,
                     }
                 }
             };
-            let idle = table.listens.iter().map(|(service, _)| service.timeouts.idle(service.protocol)).max();
-            desired.idle.insert(number, ticks::from_duration(idle.unwrap_or_default()));
-            desired.state.tables.insert(number, slots);
-            desired.cuts.extend(cuts);
-            self.put_services(table, number, sweep, &mut desired);
+            put_table(table, slots, &mut desired);
             self.put_backends(table, facts, applied, &mut desired.state);
+            desired.cuts.extend(&cuts);
+            let index = |endpoint| Some(self.backends.owned(&endpoint, &table.pool.name)?.index());
+            let backends = table.endpoints().map(|endpoint| (endpoint, index(endpoint))).collect();
+            desired.pieces.insert(table.number, Piece::new(table, cuts, backends));
         }
+        desired.scope = scope;
         if config.kernel.ping {
             let markers = desired.state.services.values_mut().filter(|entry| entry.flags & VIP_MARKER != 0);
             markers.for_each(|marker| marker.flags |= VIP_PING);
         }
         self.assignments.retain(|number| desired.state.tables.contains_key(&number));
         desired
+    }
+
+    /// Takes in that everything desired was confirmed.
+    pub fn settle(&mut self, desired: Desired, facts: &Facts, confirmed: &Confirmed) {
+        let Desired { pieces, scope, incomplete, .. } = desired;
+        let pieces = pieces.into_iter();
+        let pieces =
+            pieces.map(|(number, piece)| (number, if incomplete { piece.unfinished() } else { piece }));
+        self.settled.settle(pieces.collect(), scope.as_ref(), &facts.hops, confirmed);
+    }
+
+    /// Takes in that what stands in the maps may be anything.
+    pub fn unsettle(&mut self) {
+        self.settled = Settled::default();
+    }
+
+    /// Gives a table its number, and its services their ids; whether there is room for the table.
+    fn number(
+        &mut self,
+        table: &mut Table<'_>,
+        applied: &KernelState,
+        sweep: &Sweep,
+        desired: &mut Desired,
+    ) -> bool {
+        match self.tables.claim(&table.pool.name, table.part, applied) {
+            Ok(number) => table.number = number,
+            Err(error) => {
+                desired.errors.push(PlaneError::new(format!("pool {:?}", table.pool.name), error));
+                return false;
+            }
+        }
+        table.entries = self.services(table, sweep, desired);
+        true
     }
 
     /// Forgets the services and tables that are neither `desired` nor `applied` any more.
@@ -154,7 +226,8 @@ impl Identities {
     /// Gives ids to backends that take new flows, and retires those whose old flows may not stay.
     fn name_backends(
         &mut self,
-        tables: &[Table<'_>],
+        tables: &[&Table<'_>],
+        scope: Option<&Scope>,
         confirmed: &Confirmed,
         sweep: &Sweep,
         desired: &mut Desired,
@@ -162,7 +235,7 @@ impl Identities {
         // By endpoint: the pool that keeps it.
         let mut known: HashMap<SocketKey, Option<&str>> = HashMap::new();
         for table in tables {
-            for judged in &table.judged {
+            for judged in table.judged() {
                 let keeper = known.entry(table.endpoint(judged.member.address)).or_default();
                 // One that moved from a pool to another leaves the first at once: its replies can only be
                 // those of one service.
@@ -174,7 +247,10 @@ impl Identities {
             }
         }
         let keeper = |endpoint: &SocketKey| known.get(endpoint).copied().flatten();
-        self.backends.retire(keeper);
+        match scope {
+            Some(scope) => self.backends.retire_some(&scope.endpoints, keeper),
+            None => self.backends.retire(keeper),
+        }
         self.backends.release(|endpoint| known.contains_key(endpoint), &confirmed.applied);
 
         let named = LazyCell::new(|| {
@@ -184,8 +260,7 @@ impl Identities {
         });
         for table in tables {
             let pool = table.pool.name.as_str();
-            let takes_new =
-                table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
+            let takes_new = table.judged().map(|judged| judged.member).filter(|member| member.weight > 0);
             for member in takes_new {
                 let endpoint = table.endpoint(member.address);
                 if keeper(&endpoint) != Some(pool) || self.backends.has(&endpoint, pool) {
@@ -208,13 +283,12 @@ impl Identities {
     fn slots(
         &mut self,
         table: &Table<'_>,
-        number: u32,
         confirmed: &Confirmed,
         cuts: &[FlowCut],
     ) -> Result<Slots, PlaneError> {
-        let size = table.pool.table_size;
+        let (size, number) = (table.pool.table_size, table.number);
         let object = || format!("pool {:?}, table {number}", table.pool.name);
-        let members = table.judged.iter().map(|judged| judged.member).filter(|member| member.weight > 0);
+        let members = table.judged().map(|judged| judged.member).filter(|member| member.weight > 0);
         let mut backends: Vec<_> = members
             .filter_map(|member| {
                 let id = self.backends.owned(&table.endpoint(member.address), &table.pool.name)?;
@@ -252,17 +326,23 @@ impl Identities {
     }
 
     /// The slots from which old flows are cut already, by backend.
-    fn cuts(&self, table: &Table<'_>, number: u32) -> Vec<FlowCut> {
-        let backends = table.judged.iter().filter_map(|judged| {
+    fn cuts(&self, table: &Table<'_>) -> Vec<FlowCut> {
+        let backends = table.judged().filter_map(|judged| {
             let below = judged.cut(table.part.protocol).slots(table.pool.table_size);
             (below > 0).then_some(())?;
             let id = self.backends.owned(&table.endpoint(judged.member.address), &table.pool.name)?;
-            Some(FlowCut { table: number, backend: id, below })
+            Some(FlowCut { table: table.number, backend: id, below })
         });
         backends.collect()
     }
 
-    fn put_services(&mut self, table: &Table<'_>, number: u32, sweep: &Sweep, desired: &mut Desired) {
+    fn services(
+        &mut self,
+        table: &Table<'_>,
+        sweep: &Sweep,
+        desired: &mut Desired,
+    ) -> Vec<(SocketKey, Service)> {
+        let mut entries = Vec::new();
         for (service, listen) in &table.listens {
             let key = SocketKey::new(*listen, service.protocol.number());
             let claim = match self.services.claim(key, sweep) {
@@ -285,7 +365,7 @@ impl Identities {
             };
             let entry = Service {
                 id: claim.id,
-                table: number,
+                table: table.number,
                 slots: table.pool.table_size,
                 flags: affinity | tracking,
                 established: ticks::from_duration(service.timeouts.idle(service.protocol)),
@@ -293,10 +373,9 @@ impl Identities {
                 half_open: ticks::from_duration(service.timeouts.half_open),
                 mss: service.mss.unwrap_or(0),
             };
-            desired.state.services.insert(key, entry);
-            let marker = desired.state.services.entry(SocketKey::vip(key.address)).or_default();
-            marker.flags |= VIP_MARKER | vip_of(service.protocol.number());
+            entries.push((key, entry));
         }
+        entries
     }
 
     /// Entries and endpoints of every backend of the table that has an id: it is named by slots, or its old
@@ -304,7 +383,7 @@ impl Identities {
     fn put_backends(&self, table: &Table<'_>, facts: &Facts, applied: &KernelState, state: &mut KernelState) {
         let vips: Vec<_> = table.listens.iter().map(|(_, listen)| table.endpoint(*listen)).collect();
         let Some(first) = vips.first() else { return };
-        for judged in &table.judged {
+        for judged in table.judged() {
             let address = judged.member.address;
             let endpoint = table.endpoint(address);
             let Some(id) = self.backends.owned(&endpoint, &table.pool.name) else { continue };
@@ -320,6 +399,17 @@ impl Identities {
                 state.endpoints.insert(endpoint, Endpoint { vip, backend: id, service });
             }
         }
+    }
+}
+
+fn put_table(table: &Table<'_>, slots: Slots, desired: &mut Desired) {
+    let idle = table.listens.iter().map(|(service, _)| service.timeouts.idle(service.protocol)).max();
+    desired.idle.insert(table.number, ticks::from_duration(idle.unwrap_or_default()));
+    desired.state.tables.insert(table.number, slots);
+    for (key, entry) in &table.entries {
+        desired.state.services.insert(*key, *entry);
+        let marker = desired.state.services.entry(SocketKey::vip(key.address)).or_default();
+        marker.flags |= VIP_MARKER | vip_of(table.part.protocol.number());
     }
 }
 
@@ -340,9 +430,8 @@ fn tables<'a>(config: &'a Config, fold: &'a Fold, served: &[&'a model::Service])
         for listen in &service.listen {
             let part = Part { family: Family::of(listen.ip()), protocol: service.protocol };
             let table = tables.entry((&pool.name, part)).or_insert_with(|| {
-                let judged = fold.of(&pool.name);
-                let same_family = |judged: &&Judged| Family::of(judged.member.address.ip()) == part.family;
-                Table { pool, part, judged: judged.iter().filter(same_family).collect(), listens: Vec::new() }
+                let members = fold.members(&pool.name);
+                Table { pool, part, members, listens: Vec::new(), number: 0, entries: Vec::new() }
             });
             table.listens.push((*service, *listen));
         }

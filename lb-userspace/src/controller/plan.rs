@@ -135,7 +135,7 @@ pub fn plan_proxy(
 
 /// Entries of `desired` that are new or different. Both maps are walked side by side: looking up each of a hundred
 /// thousand would take longer than all the rest of a plan.
-fn changed<'a, K: Ord, V: PartialEq>(
+pub(super) fn changed<'a, K: Ord, V: PartialEq>(
     applied: &'a BTreeMap<K, V>,
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
@@ -147,7 +147,7 @@ fn changed<'a, K: Ord, V: PartialEq>(
 }
 
 /// Keys of `applied` that `desired` has not.
-fn missing<'a, K: Ord, V>(
+pub(super) fn missing<'a, K: Ord, V>(
     applied: &'a BTreeMap<K, V>,
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = &'a K> {

@@ -82,6 +82,7 @@ impl Kernel<'_> {
             |service: &&Service| side.placements.get(&service.name).is_some_and(Placement::is_kernel);
         let served: Vec<_> = side.config.services.iter().filter(is_kernel).collect();
         let (mut identities, mut confirmed) = (self.identities.clone(), self.confirmed.clone());
+        identities.unsettle();
         // As `reconcile` does: a backend that comes back gets its new id in a second round.
         let mut state = KernelState::default();
         for _ in 0..2 {

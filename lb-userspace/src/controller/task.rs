@@ -75,6 +75,8 @@ struct Seen {
     failure: bool,
     /// Where something changed. Alone that can wait a moment: a backend is up again, or should have another weight.
     changed: BTreeSet<Cause>,
+    /// How many checks there were.
+    checks: usize,
 }
 
 /// Whether what was observed may take a backend out.
@@ -141,6 +143,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
         let mut seen = Seen::default();
         let mut next = Some(first);
         while let Some(observation) = next {
+            seen.checks += 1;
             self.follow.observe(&observation, now);
             let (pool, is_failure) = (observation.pool.clone(), is_failure(&observation));
             if self.pools.observe(observation, now) {

@@ -13,6 +13,7 @@ mod kept;
 mod many;
 mod outlier;
 mod ownership;
+mod partial;
 mod plan;
 mod planes;
 mod shared;

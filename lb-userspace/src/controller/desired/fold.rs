@@ -19,6 +19,11 @@ impl Fold {
         self.0.get(pool).map(|members| members.as_slice()).unwrap_or_default()
     }
 
+    /// The backends of a pool as they are shared between folds.
+    pub fn members(&self, pool: &str) -> Option<&Members> {
+        self.0.get(pool)
+    }
+
     /// The backends of every pool.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Members> {
         self.0.values_mut()

@@ -126,6 +126,9 @@ impl<P: ProxyPlane + 'static> Controller<P> {
 /// Believes what stands in the maps; how many entries of them are not as they were left.
 pub(super) async fn audit(kernel: &mut Kernel) -> Result<usize, PlaneError> {
     let drift = kernel.call(|tables, confirmed| confirmed.audit(tables)).await??;
+    if !drift.is_empty() {
+        kernel.identities.unsettle();
+    }
     for action in drift.iter().take(10) {
         let action = format!("{action:?}");
         // Tables are long.

@@ -11,9 +11,10 @@ use super::start::has_way;
 use super::{Controller, now};
 use crate::config::Config;
 use crate::controller::desired::{Fold, Judged};
+use crate::controller::kernel_state::Desired;
 use crate::controller::ownership::{self, Owner, Ownership};
 use crate::controller::placement::{self, Host, Placement};
-use crate::controller::plan::{plan, plan_proxy};
+use crate::controller::plan::plan_proxy;
 use crate::controller::proxy_state;
 use crate::data_plane::PlaneError;
 use crate::data_plane::kernel::KernelState;
@@ -250,15 +251,26 @@ async fn apply_once(
     stations: BTreeMap<Station, NextHop>,
 ) -> (bool, Vec<PlaneError>) {
     let Kernel { confirmed, identities, sweep, .. } = kernel;
+    #[cfg(debug_assertions)]
+    let whole = {
+        let mut identities = identities.clone();
+        identities.unsettle();
+        let mut whole = identities.desire(config, fold, served, facts, confirmed, sweep);
+        whole.state.stations = stations.clone();
+        whole.actions(&confirmed.applied)
+    };
     let mut desired = identities.desire(config, fold, served, facts, confirmed, sweep);
     desired.state.stations = stations;
-    kernel.idle = desired.idle;
-    let actions = plan(&kernel.confirmed.applied, &desired.state);
-    let cuts = kernel.new_cuts(desired.cuts);
+    kernel.idle = std::mem::take(&mut desired.idle);
+    let actions = desired.actions(&kernel.confirmed.applied);
+    #[cfg(debug_assertions)]
+    assert_eq!(actions, whole, "what was left out has changed");
+    let cuts = kernel.new_cuts(std::mem::take(&mut desired.cuts));
+    let mut errors = std::mem::take(&mut desired.errors);
     if actions.is_empty() && cuts.is_empty() {
-        return (desired.incomplete, desired.errors);
+        return (conclude_kernel(kernel, desired, facts, &errors), errors);
     }
-    let (services, backends, mut errors) = (desired.clear_services, desired.clear_backends, desired.errors);
+    let (services, backends) = (desired.clear_services.clone(), desired.clear_backends.clone());
     let outcome = kernel
         .call(move |tables, confirmed| {
             let services = services.into_iter().map(|index| (Some(index), None));
@@ -281,7 +293,19 @@ async fn apply_once(
         })
         .await;
     kernel.identities.release(&desired.state, &kernel.confirmed.applied);
-    (desired.incomplete, outcome.unwrap_or_else(|error| vec![error]))
+    let errors = outcome.unwrap_or_else(|error| vec![error]);
+    (conclude_kernel(kernel, desired, facts, &errors), errors)
+}
+
+/// Takes in what became of a plan; whether another has to follow.
+fn conclude_kernel(kernel: &mut Kernel, desired: Desired, facts: &Facts, errors: &[PlaneError]) -> bool {
+    let incomplete = desired.incomplete;
+    if errors.is_empty() {
+        kernel.identities.settle(desired, facts, &kernel.confirmed);
+    } else {
+        kernel.identities.unsettle();
+    }
+    incomplete
 }
 
 fn is_in(applied: &KernelState, service: &Service) -> bool {

@@ -171,12 +171,14 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// nothing is known all are.
     async fn first_verdicts(&mut self) {
         let deadline = now() + self.pools.longest_check() + PATIENCE;
-        while self.pools.has_unjudged() {
-            match timeout_at(deadline.into(), self.channels.observations.recv()).await {
-                Ok(Some(observation)) => {
-                    self.observe(observation);
+        // Nobody is judged by less than a check: until there were as many it is not looked who is left.
+        'wait: while let left @ 1.. = self.pools.unjudged().len() {
+            let mut checks = 0;
+            while checks < left {
+                match timeout_at(deadline.into(), self.channels.observations.recv()).await {
+                    Ok(Some(observation)) => checks += self.observe(observation).checks,
+                    Ok(None) | Err(_) => break 'wait,
                 }
-                Ok(None) | Err(_) => break,
             }
         }
         for (pool, address) in self.pools.unjudged() {
