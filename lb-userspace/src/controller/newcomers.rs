@@ -3,7 +3,7 @@
 //! later. Pure; time is injected.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,36 +14,54 @@ use crate::model::BackendState;
 /// by then may be there all the same, behind a gateway or without a check: it gets its flows.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Those without a way, each with the moment at which that was seen first.
+/// Those without a way.
 #[derive(Debug, Default)]
-pub struct Newcomers(BTreeMap<IpAddr, Instant>);
+pub struct Newcomers {
+    /// The moment at which that was seen first.
+    since: BTreeMap<IpAddr, Instant>,
+    /// Among whom they were looked for.
+    looked: Fold,
+}
 
 impl Newcomers {
     /// Whether this one has been without a way before.
     pub fn knows(&self, address: &IpAddr) -> bool {
-        self.0.contains_key(address)
+        self.since.contains_key(address)
+    }
+
+    /// Whether there may be another one among these: some wait, or a backend takes new flows in a pool that has changed since
+    /// the last look, and is not known.
+    pub fn may_be(&self, fold: &Fold, is_known: impl Fn(SocketAddr) -> bool) -> bool {
+        let changed = fold.changed(&self.looked).flat_map(|(_, _, judged)| judged);
+        let mut members = changed.map(|judged| judged.member);
+        !self.since.is_empty() || members.any(|member| member.weight > 0 && !is_known(member.address))
+    }
+
+    /// Among whom they were looked for; among nobody, where services have gone elsewhere since.
+    pub fn looked(&mut self, fold: Fold) {
+        self.looked = fold;
     }
 
     /// Takes in who is without a way now.
     pub fn look(&mut self, without: &BTreeSet<IpAddr>, now: Instant) {
-        self.0.retain(|address, _| without.contains(address));
+        self.since.retain(|address, _| without.contains(address));
         for address in without {
-            self.0.entry(*address).or_insert(now);
+            self.since.entry(*address).or_insert(now);
         }
     }
 
     /// The next moment after `now` at which [`Self::hold`] changes by itself.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.0.values().map(|since| *since + PATIENCE).filter(|deadline| *deadline > now).min()
+        self.since.values().map(|since| *since + PATIENCE).filter(|deadline| *deadline > now).min()
     }
 
     /// Takes the new flows of those that wait, where another backend of their pool has them.
     pub fn hold(&self, fold: &mut Fold, now: Instant) {
         let waits = |judged: &Judged| {
-            let since = self.0.get(&judged.member.address.ip());
+            let since = self.since.get(&judged.member.address.ip());
             since.is_some_and(|since| now < *since + PATIENCE)
         };
-        if self.0.is_empty() {
+        if self.since.is_empty() {
             return;
         }
         for pool in fold.values_mut() {

@@ -74,6 +74,13 @@ impl<P: ProxyPlane + 'static> Controller<P> {
     /// time, waits a moment for it.
     async fn look_for_newcomers(&mut self, fold: &Fold) {
         let Ok(kernel) = &self.kernel else { return };
+        let backends = &kernel.confirmed.applied.backends;
+        let is_known = |address| kernel.identities.of(address).any(|id| backends.contains_key(&id.index()));
+        let may_be = self.newcomers.may_be(fold, is_known);
+        self.newcomers.looked(fold.clone());
+        if !may_be {
+            return;
+        }
         let backends = kernel.confirmed.applied.backends.values();
         let known: HashSet<_> = backends.map(|backend| backend.address.ip()).collect();
         let mut newcomers = self.takers(fold);
@@ -185,6 +192,7 @@ impl<P: ProxyPlane + 'static> Controller<P> {
             }
         }
         self.placements = placements;
+        self.newcomers.looked(Fold::default());
         replace(&self.channels.outputs.neighbours, self.neighbours(fold));
     }
 
