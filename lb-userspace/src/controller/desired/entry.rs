@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Pool;
 use super::fold::Members;
+use super::pool::Pool;
 use crate::health::Target;
 
 /// A pool in the controller's list.
