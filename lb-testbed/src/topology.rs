@@ -134,9 +134,11 @@ impl Topology {
         lb.sysctl("net/ipv4/ip_forward", "1")?;
         lb.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         let client = join(&lb, "client", 0, options)?;
-        // Thousands of short connections must not run out of ports.
-        client.namespace.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
-        client.namespace.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        // Thousands of short connections must not run out of ports; a proxy opens as many as all clients together.
+        for opener in [&client.namespace, &lb] {
+            opener.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+            opener.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        }
         lb.ip_batch(&[
             "route add default via 10.201.0.2".to_owned(),
             "route add default via fd00:201:0::2".to_owned(),

@@ -169,3 +169,22 @@ fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     bed.sluice.start()?;
     serves(&bed)
 }
+
+#[test]
+fn a_proxy_that_has_no_port_left_says_so_and_how_to_mend_it() -> anyhow::Result<()> {
+    let mut bed = Bed::prepare(Setup::on(Plane::Proxy))?;
+    bed.topology.lb.sysctl("net/ipv4/ip_local_port_range", "50000 50007")?;
+    bed.topology.lb.sysctl("net/ipv4/tcp_tw_reuse", "2")?;
+    bed.sluice.start()?;
+    let told = |what: &str| {
+        eventually(what, DEADLINE, || {
+            let log = bed.sluice.log();
+            Ok((log.contains(what) && log.contains("tcp_tw_reuse=1")).then_some(()))
+        })
+    };
+    told("8 ephemeral ports")?;
+    let churn = bed.churn(50);
+    told("cannot open further connections")?;
+    churn.stop()?;
+    Ok(())
+}

@@ -10,6 +10,7 @@ mod datagrams;
 mod listener;
 mod membership;
 mod pools;
+mod ports;
 mod registry;
 mod relay;
 mod schedule;
@@ -34,7 +35,7 @@ use tokio::time::Instant;
 use crate::data_plane::PlaneError;
 use crate::data_plane::flows::FlowSource;
 use crate::data_plane::proxy::{ProxyAction, ProxyCounters, ProxyPlane, ProxyService};
-use crate::model::Listen;
+use crate::model::{Listen, Protocol};
 
 use counters::Counters;
 use listener::{Desired, End, Listener};
@@ -66,6 +67,8 @@ pub struct Proxy {
     leaving: BTreeMap<Listen, Leaving>,
     seed: Seed,
     refusals: Option<Refusals>,
+    /// Whether it was said that ports may run out.
+    warned: bool,
 }
 
 /// Backends that refuse connections, one entry for each; what finds no room is left out.
@@ -102,7 +105,8 @@ impl Proxy {
         let cores = cores.max(1);
         let (refusals, refused) = tokio::sync::mpsc::channel(REFUSALS);
         let (workers, refused) = (Vec::with_capacity(cores), Some(refused));
-        let mut proxy = Self { workers, listens: [].into(), leaving: [].into(), seed, refusals: refused };
+        let mut proxy =
+            Self { workers, listens: [].into(), leaving: [].into(), seed, refusals: refused, warned: false };
         for index in 0..cores {
             let refusals = refusals.clone();
             proxy.workers.push(Thread::start(index, cores, splice == Splice::Adaptive, refusals)?);
@@ -145,6 +149,9 @@ impl Proxy {
             // Two groups of sockets on one address would share the clients.
             leaving.desired.send_replace(Desired::Closing(End::now()));
             wait(listen, &leaving.bound)?;
+        }
+        if listen.protocol == Protocol::Tcp && !std::mem::replace(&mut self.warned, true) {
+            ports::shortage().into_iter().for_each(|why| tracing::warn!("the proxy plane has {why}"));
         }
         let sockets = bind::bind(listen, self.workers.len())?;
         let counters = Counters::new(self.workers.len());

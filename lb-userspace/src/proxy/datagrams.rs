@@ -295,6 +295,7 @@ mod tests {
     use crate::proxy::counters::Counters;
     use crate::proxy::membership::Membership;
     use crate::proxy::pools::Pools;
+    use crate::proxy::ports::Complaints;
     use crate::proxy::registry::Registry;
 
     use super::super::listener::End;
@@ -333,6 +334,7 @@ mod tests {
             sockets,
             registry: Registry::default(),
             refusals: tokio::sync::mpsc::channel(1).0,
+            complaints: Complaints::default(),
         });
         let (desired, receiver) = watch::channel(Desired::Open(membership));
         let (open, _closed) = std::sync::mpsc::channel();

@@ -45,7 +45,9 @@ pub(super) async fn serve(
         };
         let Err(error) = outcome else { return };
         tracing::debug!(backend = %choice.backend.address, %error, "cannot connect");
-        if !is_local(&error) {
+        if is_local(&error) {
+            worker.complaints.make(&error, Instant::now());
+        } else {
             let shard = choice.backend.counters.shard(worker.index);
             shard.fail();
             match error.kind() {

@@ -18,6 +18,7 @@ use crate::data_plane::flows::Listing;
 
 use super::listener::Listener;
 use super::pools::Pools;
+use super::ports::Complaints;
 use super::registry::Registry;
 
 /// Tasks that run before the kernel is asked for events again. Tokio's own choice (61) would let that many
@@ -39,6 +40,7 @@ pub(super) struct Worker {
     pub(super) registry: Registry,
     /// Who refuses a connection is named here.
     pub(super) refusals: mpsc::Sender<SocketAddr>,
+    pub(super) complaints: Complaints,
 }
 
 /// What a worker is told.
@@ -79,6 +81,7 @@ impl Thread {
                 sockets: Arc::new(Semaphore::new((share / 4).min(Semaphore::MAX_PERMITS))),
                 registry: Registry::default(),
                 refusals,
+                complaints: Complaints::default(),
             };
             // The runtime belongs to its thread; only this says whether it could be made.
             match Builder::new_current_thread()

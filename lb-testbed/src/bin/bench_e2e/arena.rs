@@ -34,9 +34,6 @@ impl Arena {
     /// Something of that fails, or nobody answers.
     pub fn new(contender: Contender, backends: u8, content: &Content) -> Result<Self> {
         let bed = Topology::new(Options { backends, ..contender.options() })?;
-        // A proxy opens a connection to a backend for each of a client's.
-        bed.lb.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
-        bed.lb.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         let servers =
             bed.backends.iter().map(|host| web::serve(host, content)).collect::<Result<Vec<_>>>()?;
         let endpoints: Vec<SocketAddr> =

@@ -39,9 +39,6 @@ impl Stage {
     /// No rights, or a server does not start.
     pub fn new(choice: Choice) -> Result<Self> {
         let topology = Topology::new(choice.hosts())?;
-        // A proxy opens as many connections as all clients together.
-        topology.lb.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
-        topology.lb.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         let webs = topology
             .backends
             .iter()
