@@ -3,16 +3,13 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// The kernel's number of this network namespace (`SO_NETNS_COOKIE`, since Linux 5.14).
 pub(super) fn netns_cookie() -> io::Result<u64> {
-    let socket = rustix::net::socket_with(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = socket()?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes to `cookie`; both outlive the call.
@@ -26,6 +23,11 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// Any socket: what is asked of it concerns its network namespace.
+fn socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }
 
 /// One of ethtool's offload switches.
@@ -80,12 +82,7 @@ pub(super) fn offload(interface: &str, offload: Offload) -> io::Result<bool> {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-    let socket = rustix::net::socket_with(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = socket()?;
     // SAFETY: `request` is a whole `ifreq` whose data points to the two words that these commands use; both
     // outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
